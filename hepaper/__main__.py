@@ -1,0 +1,5 @@
+"""``python -m hepaper`` is the command line."""
+
+from hepaper.cli import main
+
+main()

@@ -1,0 +1,112 @@
+"""The command line: thin commands over the package. A user's mistake ends in one line and exit status 1."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from hepaper._version import __version__
+from hepaper.errors import HepaperError
+
+app = typer.Typer(
+    help="A reproducible study of hematoma expansion prediction from one non-contrast head CT. Research software.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line, turning a :class:`HepaperError` into its one line."""
+    try:
+        app()
+    except HepaperError as error:
+        print(f"hepaper: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("hepaper: interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"hepaper {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    params: Annotated[Path, typer.Argument(help="A params file, such as params/demo.yml.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override one knob: segmentation.epochs=3")] = None,
+    cores: Annotated[int, typer.Option(help="Cores to use; 0: all.")] = 0,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+) -> None:
+    """Run a study: every stage that is not done yet, then its book. Interrupt and repeat at will."""
+    from hepaper.params import load_params
+    from hepaper.workflow import run_study
+
+    overrides: dict[str, Any] = {}
+    for item in set_ or []:
+        key, sign, value = item.partition("=")
+        if not sign:
+            raise HepaperError(f"--set {item}: write KEY=VALUE, such as segmentation.epochs=3")
+        overrides[key.strip()] = yaml.safe_load(value)
+    index = run_study(load_params(params, overrides), cores=cores, until=until)
+    if index:
+        print(f"The book: {index}")
+
+
+@app.command("check-cohort")
+def check_cohort(table: Annotated[Path, typer.Argument(help="cohort.csv, one row a patient.")]) -> None:
+    """Check a cohort table and its files; list every problem at once, with its remedy."""
+    from hepaper.cohort import check_cohort as check
+
+    checked = check(table)
+    print("\n".join(checked.report()))
+    if not checked.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def predict(
+    scan: Annotated[Path, typer.Argument(help="A NIfTI file, or a folder with one DICOM series.")],
+    run: Annotated[Path, typer.Option(help="The run folder whose models are used, such as runs/demo.")],
+    out: Annotated[Path, typer.Option(help="Where mask, overlay and report go.")] = Path("prediction"),
+) -> None:
+    """Predict one scan: mask, volume, probability of expansion, overlay and a one-page report."""
+    from hepaper.predict import predict_scan
+
+    prediction = predict_scan(scan, run, out)
+    print("\n".join(prediction.lines()))
+    print(f"Report: {out / 'report.html'}")
+
+
+@app.command()
+def book(run: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")]) -> None:
+    """Render the book of a finished run."""
+    from hepaper.book import build_book
+
+    print(f"The book: {build_book(run)}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check the installation and print the remedy for what is wrong."""
+    from hepaper.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        print(finding.line())
+    if any(finding.level == "wrong" for finding in findings):
+        raise typer.Exit(1)

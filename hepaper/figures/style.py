@@ -1,0 +1,124 @@
+"""The house style: colours, fonts and files that are the same on every machine and every day."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib
+from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+
+# Okabe & Ito's palette: told apart with any colour vision
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#AA5A92", "#56B4E9", "#F0E442",
+)  # fmt: skip
+INK, GREY, PALE = "#262B33", "#7A828E", "#E4E7EB"
+
+SPLIT_COLOURS = {"train": BLUE, "external_1": ORANGE, "external_2": GREEN}
+SPLIT_NAMES = {"train": "Training", "external_1": "External 1", "external_2": "External 2"}
+CLASS_COLOURS = {"HE": RED, "NHE": "#6C8EAD"}
+MODEL_COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE)
+TRUTH, PREDICTION = SKY, ORANGE  # outlines on a grey image
+WIDTH = 8.0  # inches: the text column of the book
+
+RC: dict[str, Any] = {
+    "figure.dpi": 110,
+    "savefig.dpi": 200,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters everywhere
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": False,
+    "grid.color": PALE,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "image.cmap": "gray",
+    "svg.hashsalt": "hepaper",  # element names of an SVG do not change from run to run
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.w_pad": 0.06,
+}
+
+
+class BookFigure(Figure):
+    """A Figure outside pyplot: shown once in a notebook, closed by nobody, held by no global list."""
+
+    def _repr_png_(self) -> bytes:
+        return _rendered(self, "png", dpi=130)
+
+
+def new_figure(width: float = WIDTH, height: float = 4.0, **options: Any) -> BookFigure:
+    """An empty figure of so many inches with room kept for every label."""
+    return BookFigure(figsize=(width, height), layout="constrained", **options)
+
+
+def in_style(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Make a drawing function draw in the house style, whatever the caller's settings."""
+
+    @functools.wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with matplotlib.rc_context(RC):
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()  # ticks are made when first drawn: here, in style
+            return figure
+
+    return wrapped
+
+
+def _rendered(figure: Figure, form: str, dpi: float | None = None) -> bytes:
+    # without dates and version numbers the same figure is the same bytes
+    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[form]
+    out = io.BytesIO()
+    with matplotlib.rc_context(RC):
+        figure.savefig(out, format=form, metadata=metadata, dpi=dpi or RC["savefig.dpi"])
+    return out.getvalue()
+
+
+def save_figure(figure: Figure, folder: str | Path, name: str) -> None:
+    """Write ``name.svg`` and ``name.png`` (200 dpi) into ``folder``: the same figure gives the same bytes."""
+    from hepaper.study import whole_file
+
+    for form in ("svg", "png"):
+        with whole_file(Path(folder) / f"{name}.{form}") as temporary:
+            temporary.write_bytes(_rendered(figure, form))
+
+
+def panel_letter(axes: Any, letter: str) -> None:
+    """A bold A, B, C above the upper left corner of a panel, left of its title."""
+    axes.annotate(
+        letter, (0, 1), xytext=(-30, 7), xycoords="axes fraction", textcoords="offset points",
+        fontsize=13, fontweight="bold", va="bottom", ha="left", annotation_clip=False,
+    )  # fmt: skip
+
+
+def empty_panel(axes: Any, words: str) -> None:
+    """Say in the panel why nothing is drawn."""
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=GREY, wrap=True)
+
+
+def splits_in(values: Any) -> list[str]:
+    """The splits present, in the study's order, unknown ones after them."""
+    present = list(dict.fromkeys(values))
+    return [s for s in SPLIT_NAMES if s in present] + [s for s in present if s not in SPLIT_NAMES]

@@ -1,0 +1,119 @@
+"""How a training went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hepaper.errors import HepaperError
+from hepaper.figures import style
+from hepaper.figures.cohort import box_and_points
+
+
+def _line(axes: Any, x: pd.Series, y: pd.Series, **options: Any) -> None:
+    """A curve; a training of a few epochs shows its points, so that one epoch is still seen."""
+    axes.plot(x, y, marker="o" if len(x) <= 12 else None, ms=4, **options)
+
+
+@style.in_style
+def training_curves(log: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figure:
+    """Pseudo-Dice and losses over epochs (form of Fig. 3A-B and 4A).
+
+    Parameters
+    ----------
+    log : DataFrame, or {network: DataFrame}
+        epoch, train_loss, val_loss, pseudo_dice, ema_pseudo_dice.
+    """
+    logs = {"": log} if isinstance(log, pd.DataFrame) else dict(log)
+    if not logs or all(table.empty for table in logs.values()):
+        raise HepaperError("training log: no epoch in it yet")
+    figure = style.new_figure(style.WIDTH, 3.4)
+    dice, loss = figure.subplots(1, 2)
+    single = len(logs) == 1
+    for number, (name, table) in enumerate(logs.items()):
+        colour = style.MODEL_COLOURS[number % len(style.MODEL_COLOURS)]
+        prefix = f"{name} " if name else ""
+        epoch = table["epoch"]
+        dice_first = {"color": colour, "alpha": 0.5, "lw": 1.2, "ls": "--"}
+        _line(dice, epoch, table["pseudo_dice"], label=f"{prefix}pseudo-Dice" if single else None, **dice_first)
+        _line(dice, epoch, table["ema_pseudo_dice"], color=colour, label=f"{prefix}moving average" if single else name)
+        _line(loss, epoch, table["train_loss"], color=colour, label=f"{prefix}training" if single else name)
+        other = style.RED if single else colour
+        style_of_validation = {"color": other, "ls": "-" if single else "--", "lw": 1.8 if single else 1.2}
+        _line(loss, epoch, table["val_loss"], label=f"{prefix}validation" if single else None, **style_of_validation)
+    values = np.concatenate([t[["pseudo_dice", "ema_pseudo_dice"]].to_numpy().ravel() for t in logs.values()])
+    dice.set(xlabel="Epoch", ylabel="Pseudo-Dice", ylim=(0, max(1.0, float(np.nanmax(values)))))
+    dice.set_title("Pseudo-Dice")
+    loss.set(xlabel="Epoch", ylabel="Dice + cross-entropy loss")
+    loss.set_title("Loss")
+    if not single:
+        dice.set_title("Pseudo-Dice (dashed) and moving average", fontsize=9.5)
+        loss.set_title("Training (solid) and validation loss", fontsize=9.5)
+    for axes, letter in ((dice, "A"), (loss, "B")):
+        axes.grid(axis="y")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+        style.panel_letter(axes, letter)
+    return figure
+
+
+@style.in_style
+def classifier_training_curve(log: pd.DataFrame) -> Figure:
+    """Loss, accuracy and learning rate of the classifier over epochs.
+
+    Parameters
+    ----------
+    log : DataFrame
+        epoch, train_loss and, where logged, val_loss, train_accuracy, val_accuracy, lr.
+    """
+    if log.empty:
+        raise HepaperError("training log: no epoch in it yet")
+    names = {"loss": "Cross-entropy loss", "accuracy": "Accuracy (slices)"}
+    wanted = [name for name in names if f"train_{name}" in log] + (["lr"] if "lr" in log else [])
+    figure = style.new_figure(style.WIDTH, 3.0)
+    for axes, name in zip(np.ravel(figure.subplots(1, len(wanted))), wanted, strict=True):
+        if name == "lr":
+            top = float(log["lr"].max())
+            power = int(np.floor(np.log10(top))) if top > 0 else 0
+            _line(axes, log["epoch"], log["lr"] / 10.0**power, color=style.GREY)
+            axes.set_ylabel(f"$\\times\\,10^{{{power}}}$")
+            axes.set_title("Learning rate")
+            axes.set_ylim(bottom=0)
+        else:
+            _line(axes, log["epoch"], log[f"train_{name}"], color=style.BLUE, label="training")
+            if f"val_{name}" in log:
+                _line(axes, log["epoch"], log[f"val_{name}"], color=style.RED, label="validation")
+                axes.legend()
+            axes.set_title(names[name])
+            if name == "accuracy":
+                axes.set_ylim(0, 1)
+        axes.set_xlabel("Epoch")
+        axes.grid(axis="y")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+@style.in_style
+def score_distributions(scores: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Patient scores by outcome, a panel a split: box and every patient as a point.
+
+    Parameters
+    ----------
+    scores : dict
+        split -> outcome (``"no HE"``, ``"HE"``) -> scores in [0, 1].
+    """
+    splits = [split for split in style.SPLIT_COLOURS if split in scores]
+    figure = style.new_figure(style.WIDTH, 3.0)
+    panels = figure.subplots(1, len(splits), squeeze=False, sharey=True)[0]
+    random = np.random.default_rng(0)  # sideways jitter of the points only
+    for panel, split in zip(panels, splits, strict=True):
+        for place, (_, values) in enumerate(scores[split].items()):
+            box_and_points(panel, place, np.asarray(values, float), style.SPLIT_COLOURS[split], random)
+        panel.set_xticks(range(len(scores[split])), list(scores[split]))
+        panel.set(xlim=(-0.6, len(scores[split]) - 0.4), ylim=(-0.02, 1.02), title=style.SPLIT_NAMES[split])
+    panels[0].set_ylabel("Score, mean of three slices")
+    return figure

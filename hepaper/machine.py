@@ -1,0 +1,71 @@
+"""The machine a study runs on: cores, threads, device. Set once, on import, before any numerical library loads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+#: More threads than this only add synchronisation for arrays of the sizes this study uses.
+MOST_THREADS = 8
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
+
+
+def cores() -> int:
+    """Cores this process may really use (affinity and cgroup aware, unlike ``os.cpu_count``)."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    try:  # a container's CPU quota, cgroup v2
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            usable = min(usable, max(1, int(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return usable
+    return usable
+
+
+def limit_threads() -> None:
+    """Choose thread counts that serve 1 core and 64, leaving any choice the user made in the environment alone.
+
+    Two defaults hurt here. OpenMP's waiting threads spin, so two processes on the same cores slow each other down
+    by orders of magnitude: we ask them to sleep. And one thread a core on a large machine makes the study's many
+    small arrays slower, not faster: we stop at :data:`MOST_THREADS`.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for variable in _THREAD_VARIABLES:
+        os.environ.setdefault(variable, str(min(cores(), MOST_THREADS)))
+
+
+def workers(asked: int = 0) -> int:
+    """Worker processes for per-patient work: what was asked for, or one a core (``asked=0``) up to 16."""
+    return asked if asked > 0 else min(cores(), 16)
+
+
+def device(asked: str = "auto") -> torch.device:
+    """The torch device: ``auto`` takes CUDA, then Apple's MPS, then the CPU."""
+    import torch
+
+    if asked != "auto":
+        return torch.device(asked)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def autocast(where: torch.device) -> contextlib.AbstractContextManager:
+    """Half precision where the hardware has it: float16 on CUDA, bfloat16 on CPUs with its instructions, else none.
+
+    On a CPU with AMX it makes convolutions several times faster; on one without, it would make them slower.
+    """
+    import torch
+
+    if where.type == "cuda":
+        return torch.autocast("cuda")
+    if where.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+    return contextlib.nullcontext()

@@ -1,0 +1,95 @@
+"""Which scans the figures show, picked by rule and never by hand, and the slices cut from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hepaper import images
+from hepaper.cohort.gallery import same_shape
+from hepaper.cohort.stage import eligible_patients
+from hepaper.preprocess import scan_path
+from hepaper.roi import POSITIONS
+from hepaper.study import Study
+
+
+def quality_control(study: Study, count: int = 12) -> tuple[list[np.ndarray], list[np.ndarray | None], list[str]]:
+    """Baseline scans: the first patient of each centre, then those whose grid differs most from the median."""
+    scans = study.read("preprocessed", "scans.csv")
+    scans = scans[scans["timepoint"] == "baseline"].merge(eligible_patients(study)[["patient_id", "center"]])
+    scans = scans.sort_values("patient_id", ignore_index=True)
+    first = list(scans.drop_duplicates("center").sort_values("center").index)
+    grid = scans[["z", "y", "x"]].to_numpy(float)
+    odd = np.abs(grid / np.median(grid, axis=0) - 1).max(axis=1)
+    chosen = (first + [int(i) for i in np.argsort(-odd, kind="stable") if i not in first])[:count]
+    pictures, masks, titles = [], [], []
+    for row in scans.loc[chosen].itertuples():
+        scan, mask = _with_mask(study, str(row.patient_id), "baseline")
+        z = int(np.argmax(mask.sum(axis=(1, 2)))) if mask is not None and mask.any() else len(scan) // 2
+        pictures.append(scan[z])
+        masks.append(np.zeros_like(scan[z], bool) if mask is None else mask[z])
+        titles.append(f"{row.patient_id}, centre {row.center}")
+    return same_shape(pictures), list(same_shape(masks, 0)), titles
+
+
+def _with_mask(study: Study, patient_id: str, timepoint: str) -> tuple[np.ndarray, np.ndarray | None]:
+    scan = images.array(images.load_image(scan_path(study, patient_id, timepoint)))
+    mask = scan_path(study, patient_id, timepoint, mask=True)
+    return scan, images.array(images.load_image(mask)) > 0 if mask.is_file() else None
+
+
+def overlay_cases(study: Study) -> list[dict[str, Any]]:
+    """Best, median and worst external scan by Dice, each at the slice with the largest reference area."""
+    from hepaper.segmentation.stage import prediction_path
+
+    metrics = study.read("segmentation", study.params.segmentation.network, "metrics.csv")
+    outside = metrics[metrics["split"] != "train"].dropna(subset="dice").sort_values("dice", ignore_index=True)
+    outside = outside if len(outside) else metrics.dropna(subset="dice").sort_values("dice", ignore_index=True)
+    cases = []
+    for name, place in (("best", len(outside) - 1), ("median", len(outside) // 2), ("worst", 0)):
+        row = outside.loc[place]
+        scan, truth = _with_mask(study, row["patient_id"], row["timepoint"])
+        assert truth is not None
+        found = images.array(images.load_image(prediction_path(study, row["patient_id"], row["timepoint"]))) > 0
+        z = int(np.argmax(truth.sum(axis=(1, 2))))
+        cases.append(
+            {
+                "image": scan[z], "truth": truth[z], "prediction": found[z], "dice": row["dice"], "iou": row["iou"],
+                "title": f"{name}\n{row['patient_id']}\n{row['timepoint']}\n{row['split'].replace('_', ' ')}",
+            }
+        )  # fmt: skip
+    for key, fill in (("image", -1024), ("truth", 0), ("prediction", 0)):
+        for case, picture in zip(cases, same_shape([case[key] for case in cases], fill), strict=True):
+            case[key] = picture
+    return cases
+
+
+def roi_panel(study: Study) -> dict[str, list[np.ndarray]]:
+    """Crops of six patients: lower quartile, median, upper quartile of baseline volume, with and without HE."""
+    from hepaper.classification.stage import load_crops
+
+    rois = study.read("rois", "rois.csv")
+    labels = study.read("volumes", "labels.csv")
+    labels = labels[labels["patient_id"].isin(rois["patient_id"])].sort_values("baseline_ml")
+    panel: dict[str, list[np.ndarray]] = {}
+    for outcome, name in ((True, "HE"), (False, "no HE")):
+        group = labels[labels["he"] == outcome].reset_index(drop=True)
+        for share in (0.25, 0.5, 0.75):
+            if group.empty:
+                continue
+            row = group.loc[round(share * (len(group) - 1))]
+            mine = rois[rois["patient_id"] == row["patient_id"]].set_index("position").loc[list(POSITIONS)]
+            panel[f"{name}\n{row['patient_id']}\n{row['baseline_ml']:.0f} mL"] = load_crops(study, mine)
+    return panel
+
+
+def scores_by_outcome(predictions: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
+    """Patient scores: split -> outcome -> values."""
+    return {
+        str(split): {
+            name: table.loc[table["label"] == value, "score"].to_numpy() for name, value in (("no HE", 0), ("HE", 1))
+        }
+        for split, table in predictions.groupby("split")
+    }

@@ -1,0 +1,253 @@
+"""Parameters: one section a stage, validated, with every default visible and every typing mistake named.
+
+A params file (``params/*.yml``) is read by :func:`load_params`; a notebook, whose parameters papermill injects as
+variables, calls :func:`from_notebook`. Both end in the same frozen :class:`Params`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hepaper.errors import HepaperError
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Triple = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+Shape3 = tuple[Positive, Positive, Positive]
+
+
+class Section(BaseModel):
+    """A section of the params file: unknown keys are errors, values do not change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class StudyParams(Section):
+    """Where the run goes and how the machine is used."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = "demo"
+    runs_dir: str = "runs"
+    seed: Count = 2025
+    device: str = "auto"
+    workers: Count = 0  # processes for per-patient work; 0: one a core
+
+
+class PhantomSizes(Section):
+    """Eligible phantom patients a split; ineligible ones come on top and are excluded by the study."""
+
+    train: Positive = 131
+    external_1: Positive = 61
+    external_2: Positive = 48
+
+
+class CohortParams(Section):
+    """The patients: phantoms made here, or a table of real ones."""
+
+    source: Literal["phantom", "table"] = "phantom"
+    table: str | None = None  # source: table -> the path of cohort.csv
+    patients: PhantomSizes = PhantomSizes()
+    coarsen: Positive = 1  # phantom only: in-plane voxels this many times larger than the scanner's
+    oracle_patients: Positive = 200_000  # phantom only: latent patients behind the population oracle AUC
+
+
+class PreprocessParams(Section):
+    """Paper, Methods: 0.5 x 0.5 x 5 mm, linear interpolation."""
+
+    spacing_mm: Triple = (5.0, 0.5, 0.5)  # z, y, x
+
+
+class SegmentationParams(Section):
+    """nnU-Net's trainer with the paper's settings; ``None`` leaves a choice to nnU-Net's planner."""
+
+    network: Literal["nnunet"] = "nnunet"
+    epochs: Positive = 500
+    iterations_per_epoch: Positive = 250
+    validation_iterations: Positive = 50
+    learning_rate: PositiveFloat = 1e-3
+    momentum: Fraction = 0.99
+    weight_decay: Annotated[float, Field(ge=0)] = 3e-5
+    batch_size: Positive = 2
+    patch_size: Shape3 | None = None
+    features: tuple[Positive, ...] | None = None  # channels a stage; their number is the number of stages
+    train_patients: Positive | None = None  # train on this many training patients, None: on all of them
+    validation_fraction: Fraction = 0.2  # of the training patients, split by patient
+    checkpoint_every: Positive = 10  # epochs
+    mirror: bool = True  # mirroring test-time augmentation
+    tile_step: Annotated[float, Field(gt=0, le=1)] = 0.5
+    smallest_component_ml: Annotated[float, Field(ge=0)] = 0.1  # predicted islands below this are noise
+
+
+class VolumeParams(Section):
+    """The HE definition (paper, Methods), both strict."""
+
+    growth_ml: PositiveFloat = 6.0
+    growth_fraction: PositiveFloat = 0.33
+
+
+class RoiParams(Section):
+    """Three slices, windowed and cropped to the mask (paper, Methods)."""
+
+    window_level: float = 40.0
+    window_width: PositiveFloat = 80.0
+    margin_mm: Annotated[float, Field(ge=0)] = 0.0
+    min_size_px: Positive = 8  # a smaller box is grown about its centre
+
+
+class ClassificationParams(Section):
+    """One timm Vision Transformer; the score of a patient is the mean of three slices."""
+
+    model: str = "vit_base_patch16_224"
+    pretrained: bool = True
+    image_size: Positive = 224
+    patch_size: Positive | None = None  # None: the model's own
+    embed_dim: Positive | None = None
+    depth: Positive | None = None
+    num_heads: Positive | None = None
+    epochs: Positive = 100
+    batch_size: Positive = 256
+    learning_rate: PositiveFloat = 2e-4
+    final_learning_rate: Annotated[float, Field(ge=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    flip: bool = True  # random left-right flips
+    crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.8  # smallest share of the area a random crop keeps
+    checkpoint_every: Positive = 10  # epochs
+
+
+class StatisticsParams(Section):
+    """How intervals are made and where the decision threshold comes from."""
+
+    confidence: Fraction = 0.95
+    interval: Literal["wilson", "wald"] = "wilson"
+    threshold: Literal["youden", "half"] = "youden"  # youden: on the training patients, then frozen
+
+
+class BookParams(Section):
+    """The rendered book."""
+
+    title: str = "Predicting hematoma expansion from one head CT"
+
+
+class Params(Section):
+    """All sections of a params file, in pipeline order."""
+
+    study: StudyParams = StudyParams()
+    cohort: CohortParams = CohortParams()
+    preprocess: PreprocessParams = PreprocessParams()
+    segmentation: SegmentationParams = SegmentationParams()
+    volume: VolumeParams = VolumeParams()
+    roi: RoiParams = RoiParams()
+    classification: ClassificationParams = ClassificationParams()
+    statistics: StatisticsParams = StatisticsParams()
+    book: BookParams = BookParams()
+
+    def to_yaml(self) -> str:
+        """The resolved parameters, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=100)
+
+
+def _keys_at(path: tuple[Any, ...]) -> list[str]:
+    """The keys that may stand in the section at ``path`` (all of them leaves or sections)."""
+    model: type[BaseModel] = Params
+    for name in path:
+        annotation = model.model_fields[name].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    return list(model.model_fields)
+
+
+def _explain(error: ValidationError, source: str) -> HepaperError:
+    """One line for every problem pydantic found, with the nearest valid name for an unknown key."""
+    lines = []
+    for problem in error.errors():
+        *where, name = problem["loc"]
+        dotted = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            allowed = _keys_at(tuple(where))
+            near = difflib.get_close_matches(str(name), allowed, n=1, cutoff=0.4)
+            hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(allowed)}"
+            lines.append(f"unknown key '{dotted}'; {hint}")
+        else:
+            message = problem["msg"][0].lower() + problem["msg"][1:]
+            lines.append(f"'{dotted}': {message} (got {problem['input']!r})")
+    return HepaperError(f"{source}: " + " | ".join(lines))
+
+
+def make_params(values: Mapping[str, Any], source: str = "params") -> Params:
+    """Validate nested values; ``source`` names them in an error.
+
+    Raises
+    ------
+    HepaperError
+        For unknown keys (with the nearest known one) and values of the wrong type or range.
+    """
+    try:
+        params = Params.model_validate(dict(values))
+    except ValidationError as error:
+        raise _explain(error, source) from None
+    if params.cohort.source == "table" and not params.cohort.table:
+        raise HepaperError(f"{source}: cohort.source is 'table' but cohort.table names no file; give its path")
+    return params
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *path, last = dotted.split(".")
+    for name in path:
+        child = values.get(name)
+        if not isinstance(child, dict):
+            child = values[name] = {}
+        values = child
+    values[last] = value
+
+
+def load_params(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Params:
+    """Read a params file; ``overrides`` maps dotted keys (``segmentation.epochs``) to values.
+
+    Raises
+    ------
+    HepaperError
+        If the file is missing, no YAML mapping, or holds an unknown key or a bad value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise HepaperError(f"{path}: no such params file; params/ holds smoke.yml, demo.yml and paper.yml")
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HepaperError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); mend the file") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise HepaperError(f"{path}: a params file is a mapping of sections, this is a {type(values).__name__}")
+    for dotted, value in (overrides or {}).items():
+        _set(values, dotted, value)
+    return make_params(values, str(path))
+
+
+_IPYTHON = {"In", "Out", "exit", "quit", "get_ipython", "open", "display"}
+
+
+def from_notebook(variables: Mapping[str, Any]) -> Params:
+    """Parameters from a notebook's variables, as papermill injects them.
+
+    ``papermill … -f params/demo.yml`` gives one variable a section; ``-p segmentation__epochs 3`` overrides one knob.
+    Every plain variable that exists when this is called is taken for a parameter, so that a mistyped one is refused
+    instead of ignored: call it first.
+    """
+    values: dict[str, Any] = {}
+    knobs: dict[str, Any] = {}
+    for name, value in variables.items():
+        if name.startswith("_") or name in _IPYTHON or isinstance(value, ModuleType) or callable(value):
+            continue
+        (knobs if "__" in name else values)[name] = value
+    for name, value in knobs.items():
+        _set(values, name.replace("__", "."), value)
+    return make_params(values, "notebook parameters")

@@ -1,0 +1,106 @@
+"""A trained network and its masks: nnU-Net's sliding window, then the removal of specks."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from hepaper import images, machine
+from hepaper.errors import HepaperError
+from hepaper.segmentation.environment import CONFIGURATION, trainer_class
+
+
+def remove_specks(mask: np.ndarray, spacing: tuple[float, float, float], smallest_ml: float) -> np.ndarray:
+    """Drop 26-connected components below ``smallest_ml`` mL from a mask (z, y, x) of ``spacing`` mm."""
+    import cc3d
+
+    if smallest_ml <= 0 or not mask.any():
+        return mask
+    least = smallest_ml * 1000 / float(np.prod(spacing))
+    return cc3d.dust(mask.astype(np.uint8), threshold=least, connectivity=26).astype(np.uint8)
+
+
+def head_box(values: np.ndarray, spacing: tuple[float, float, float], margin_mm: float = 5.0) -> tuple[slice, ...]:
+    """The in-plane box around everything denser than air (-300 HU), all slices: a network need not look at air."""
+    box = [slice(None)]
+    for axis in (1, 2):
+        others = tuple(other for other in range(3) if other != axis)
+        # a row counts when more than a stray voxel of it is no air
+        there = np.flatnonzero((values > -300).sum(axis=others) > 0.002 * values.size / values.shape[axis])
+        if not len(there):
+            return (slice(None),) * 3
+        margin = int(np.ceil(margin_mm / spacing[axis]))
+        box.append(slice(max(0, int(there[0]) - margin), int(there[-1]) + 1 + margin))
+    return tuple(box)
+
+
+class Segmenter:
+    """A trained segmentation network, loaded from a model folder.
+
+    Parameters
+    ----------
+    model
+        The folder that :func:`hepaper.segmentation.train.train` wrote.
+    device
+        As in ``study.device``.
+    mirror, tile_step, smallest_component_ml
+        As in ``segmentation`` of the params.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        device: str = "auto",
+        mirror: bool = True,
+        tile_step: float = 0.5,
+        smallest_component_ml: float = 0.1,
+    ):
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+        from safetensors.torch import load_file
+
+        for needed in ("network.safetensors", "plans.json", "dataset.json", "model.json"):
+            if not (model / needed).is_file():
+                raise HepaperError(f"{model / needed} is missing; run the segmentation stage of that study first")
+        plans = PlansManager(json.loads((model / "plans.json").read_text("utf-8")))
+        dataset_json = json.loads((model / "dataset.json").read_text("utf-8"))
+        about = json.loads((model / "model.json").read_text("utf-8"))
+        configuration = plans.get_configuration(CONFIGURATION)
+        with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints its citation at every turn
+            trainer = trainer_class(about["network"])
+            network = trainer.build_network_architecture(plans, configuration, 1, 2, False)
+            network.load_state_dict(load_file(model / "network.safetensors"))
+            where = machine.device(device)
+            self.predictor = nnUNetPredictor(
+                tile_step_size=tile_step,
+                use_mirroring=mirror,
+                perform_everything_on_device=where.type == "cuda",
+                device=where,
+                allow_tqdm=False,
+            )
+            self.predictor.manual_initialization(
+                network.to(where),
+                plans,
+                configuration,
+                [network.state_dict()],
+                dataset_json,
+                trainer.__name__,
+                tuple(about["mirror_axes"]) if about["mirror_axes"] else None,
+            )
+        self.smallest_component_ml = smallest_component_ml
+
+    def segment(self, scan: sitk.Image) -> sitk.Image:
+        """The hematoma mask (uint8) of one preprocessed scan in HU, on the scan's own grid."""
+        values = images.array(scan).astype(np.float32)
+        spacing = images.spacing(scan)
+        box = head_box(values, spacing)
+        with contextlib.redirect_stdout(io.StringIO()), machine.autocast(self.predictor.device):
+            found = self.predictor.predict_single_npy_array(values[box][None], {"spacing": list(spacing)})
+        mask = np.zeros(values.shape, np.uint8)
+        mask[box] = np.asarray(found) == 1
+        return images.like(remove_specks(mask, spacing, self.smallest_component_ml), scan)

@@ -1,0 +1,19 @@
+"""The study's tables: text for reading, numbers for computing, the paper's values beside."""
+
+from hepaper.tables.summaries import geometry, head, label_agreement, oracle, segmentation, volume_pairs
+from hepaper.tables.table1 import table1, table1_beside_published
+from hepaper.tables.table3 import delong_table, table3, table3_beside_published
+
+__all__ = [
+    "delong_table",
+    "geometry",
+    "head",
+    "label_agreement",
+    "oracle",
+    "segmentation",
+    "table1",
+    "table1_beside_published",
+    "table3",
+    "table3_beside_published",
+    "volume_pairs",
+]
