@@ -41,6 +41,7 @@ lint: .venv/installed-dev
 bench: .venv/installed-dev
 	for script in benchmarks/[a-z]*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script || exit 1; done
 
+# what was built, never what was computed: runs/ stays
 clean:
-	rm -rf runs .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -84,9 +84,20 @@ def _copy_notebook(executed: Path, target: Path) -> None:
         cell.get("metadata", {}).pop("papermill", None)
         if "injected-parameters" in cell.get("metadata", {}).get("tags", []):
             continue  # the resolved parameters have a page of their own
+        if cell["cell_type"] == "code":
+            cell["outputs"] = _tidy(cell["outputs"])
         cells.append(cell)
     notebook["cells"] = cells
     target.write_text(json.dumps(notebook), "utf-8")
+
+
+def _tidy(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Text output in one piece, with a progress bar's last state instead of all of them."""
+    text = "".join("".join(output["text"]) for output in outputs if output["output_type"] == "stream")
+    lines = [line.rsplit("\r", 1)[-1] for line in text.replace("\r\n", "\n").split("\n")]
+    others = [output for output in outputs if output["output_type"] != "stream"]
+    joined = "\n".join(line for line in lines if line.strip())
+    return [{"output_type": "stream", "name": "stdout", "text": joined}, *others] if joined else others
 
 
 def _substitutions(study: Study) -> dict[str, Any]:
@@ -95,6 +106,7 @@ def _substitutions(study: Study) -> dict[str, Any]:
     params = study.params.model_dump(mode="json")
     if params["cohort"]["table"]:
         params["cohort"]["table"] = "(the user's table)"
+    params["study"]["runs_dir"] = "(the folder of runs)" if study.params.study.runs_dir != "runs" else "runs"
     return {
         "r": results,
         "p": params,
@@ -119,7 +131,7 @@ def build_book(folder: str | Path) -> Path:
         source.mkdir()
         wanted = assemble(study, source)
         log = study.path("book.log")
-        command = [sys.executable, "-m", "jupyter_book", "build", str(source), "--path-output", str(Path(scratch)),
+        command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source), "--path-output", str(Path(scratch)),
                    "-W", "--keep-going", "-q"]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         text = (done.stdout + done.stderr).replace(str(source), "")

@@ -27,9 +27,9 @@ class Finding:
 def _torch() -> list[Finding]:
     try:
         import torch
+        import torchvision
 
         import hepaper._torchvision  # noqa: F401
-        import torchvision
     except Exception as error:
         return [
             Finding("wrong", f"torch and torchvision do not import together ({type(error).__name__}: {error})",

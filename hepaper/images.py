@@ -12,6 +12,8 @@ from hepaper.study import whole_file
 
 #: HU of air: outside every scan, and what padding becomes.
 AIR_HU = -1024.0
+#: The top of CT's 12-bit scale, beyond which metal is cut off.
+MOST_HU = 3071.0
 
 
 def load_image(path: Path) -> sitk.Image:

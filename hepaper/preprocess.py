@@ -46,7 +46,7 @@ def resample(image: sitk.Image, spacing_mm: tuple[float, float, float], mask: bo
     done = resampler.Execute(sitk.Cast(padded, sitk.sitkFloat32))
     if mask:
         return sitk.Cast(done >= 0.5, sitk.sitkUInt8)
-    return sitk.Cast(sitk.Round(sitk.Clamp(done, lowerBound=images.AIR_HU, upperBound=3071.0)), sitk.sitkInt16)
+    return sitk.Cast(sitk.Round(sitk.Clamp(done, lowerBound=images.AIR_HU, upperBound=images.MOST_HU)), sitk.sitkInt16)
 
 
 def _one(source: Path, target: Path, spacing_mm: tuple[float, float, float], ct: Path | None) -> None:

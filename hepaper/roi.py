@@ -21,8 +21,8 @@ from PIL import Image
 
 from hepaper import images
 from hepaper.errors import HepaperError
-from hepaper.params import RoiParams
 from hepaper.parallel import progress
+from hepaper.params import RoiParams
 from hepaper.preprocess import scan_path
 from hepaper.study import Study, stage, whole_file, write_csv
 

@@ -32,10 +32,7 @@ from hepaper.errors import HepaperError
 from hepaper.params import Params, from_notebook, load_params
 
 PACKAGE = Path(__file__).parent
-LIBRARIES = (
-    "torch torchvision nnunetv2 timm diffusers SimpleITK nibabel pydicom scikit-image numpy scipy pandas statsmodels "
-    "pingouin matplotlib pydantic papermill snakemake jupyter-book"
-).split()
+LIBRARIES = ["torch", "torchvision", "nnunetv2", "timm", "diffusers", "SimpleITK", "nibabel", "pydicom", "scikit-image", "numpy", "scipy", "pandas", "statsmodels", "pingouin", "matplotlib", "pydantic", "papermill", "snakemake", "jupyter-book"]
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def run_study(params: Params, cores: int = 0, until: str | None = None) -> Path 
     if until is None and study.path("book", "index.html").is_file() and all(map(study.is_done, stages_of(params))):
         print(f"{study.folder}: everything is done and current")
         return study.path("book", "index.html")
-    # Snakemake keeps its notes in its working directory: the study's own folder of runs, not the checkout's root
+    # what is stale was unmarked above, so file times alone decide; a killed run must not leave a lock behind
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(study_files("workflow") / "Snakefile"),
         "--cores", str(cores or machine.cores()), "--rerun-triggers", "mtime", "--rerun-incomplete", "--nolock",

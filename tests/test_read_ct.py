@@ -411,6 +411,16 @@ def test_a_series_without_hu_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "ct", "no air")
 
 
+@pytest.mark.parametrize("length", [100, 140, 300, 900])
+def test_a_damaged_slice_is_not_passed_over(tmp_path: Path, length: int) -> None:
+    """A slice at the end of the series cut within its header would leave no hole: it must be named all the same."""
+    write_series(tmp_path / "ct", np.arange(6) * 5.0)
+    for file in (tmp_path / "ct").iterdir():
+        if pydicom.dcmread(file).ImagePositionPatient[2] == 25:
+            file.write_bytes(file.read_bytes()[:length])
+    refused(tmp_path / "ct", "damaged", "of 6")
+
+
 def test_files_beside_the_series_are_ignored(tmp_path: Path) -> None:
     """DICOMDIR-like and hidden files, notes, and sub-folders do no harm."""
     write_series(tmp_path / "ct", np.arange(6) * 5.0)
@@ -479,8 +489,8 @@ def test_ge_head_every_slice_is_where_the_scanner_had_it(ge: Path) -> None:
         difference = np.abs(sample(image, points) - hu)
         soft = (hu > -50) & (hu < 150)
         # interpolating twice, to a grid and back, costs some noise and edge, not anatomy
-        assert np.median(difference[soft]) < 2.5
-        assert np.corrcoef(sample(image, points).ravel(), hu.ravel())[0, 1] > 0.998
+        assert np.median(difference[soft]) < 1.5
+        assert np.corrcoef(sample(image, points).ravel(), hu.ravel())[0, 1] > 0.9995
 
 
 def test_ge_head_is_read_wrongly_without_correction(ge: Path) -> None:
@@ -690,6 +700,8 @@ def test_what_is_not_hu_is_refused(tmp_path: Path, hu: np.ndarray) -> None:
         (np.diag([1.0, 1.0, 0.0, 1.0]), "not invertible"),
         (np.diag([1.0, 1.0, 5000.0, 1.0]), "impossible voxel size"),
         (np.diag([0.5, 5.0, 0.5, 1.0]), "coronal"),
+        (np.array([[1, 0, 0, 0], [0, 1, 9, 0], [0, 0, 5, 0], [0, 0, 0, 1.0]]), "tilt of 61 degrees"),
+        (np.array([[1, 0, 0, 1e9], [0, 1, 0, 0], [0, 0, 5, 0], [0, 0, 0, 1.0]]), "kilometres"),
     ],
 )
 def test_impossible_geometry_is_refused(tmp_path: Path, hu: np.ndarray, affine: np.ndarray, word: str) -> None:

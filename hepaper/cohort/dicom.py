@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from hepaper.cohort.geometry import Layout, Stack, make_stack
 from hepaper.cohort.nifti import ScanError
@@ -44,6 +46,19 @@ _TAGS = [
     "SliceThickness",
 ]
 _ENHANCED = {"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"}
+_CT_IMAGE = {"1.2.840.10008.5.1.4.1.1.2", *_ENHANCED}
+#: What pydicom raises on damaged files, and Python on values of the wrong type.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+    OverflowError,
+    BytesLengthException,
+)
 #: Uncompressed transfer syntaxes: implicit and explicit little endian, explicit big endian.
 _NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -58,6 +73,92 @@ BLOCK_GAPS = 3
 TISSUE_HU = (-900.0, 3072.0)
 
 
+@dataclass(frozen=True)
+class Slice:
+    """What is used of one file's header, as plain values."""
+
+    file: Path
+    series: str
+    series_number: int | None
+    modality: str
+    sop_class: str
+    is_localizer: bool
+    rows: int
+    columns: int
+    frames: int
+    is_grey: bool
+    is_native: bool
+    bytes_needed: int
+    rescale_type: str
+    slope: float
+    intercept: float
+    padding_hu: tuple[float, ...]
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    pixel_spacing: tuple[float, ...] | None
+    thickness: float
+    tilt: float
+
+
+def _floats(value: Any, count: int) -> tuple[float, ...] | None:
+    """So many finite numbers, ``None`` if the tag is absent."""
+    if value is None or value == "":
+        return None
+    numbers = tuple(float(number) for number in value)
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise ValueError(f"{count} numbers expected")
+    return numbers
+
+
+def _float(value: Any, default: float) -> float:
+    return default if value is None or value == "" else float(value)
+
+
+def _parse(file: Path, header: Any) -> Slice:
+    """Every tag to its type at once, so that a damaged header fails here and not later."""
+    signed = bool(int(header.get("PixelRepresentation") or 0))
+    slope, intercept = _float(header.get("RescaleSlope"), 1.0), _float(header.get("RescaleIntercept"), 0.0)
+    padding: list[float] = []
+    for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
+        if header.get(name) is not None and (padding or name == "PixelPaddingValue"):
+            stored = int(header[name].value)
+            # the tag's type follows the pixels' sign, and is often written wrongly
+            if signed and stored > 32767:
+                stored -= 65536
+            elif not signed and stored < 0:
+                stored += 65536
+            padding.append(stored * slope + intercept)
+    series_number = header.get("SeriesNumber")
+    rows, columns = int(header.Rows), int(header.Columns)
+    syntax = str(header.file_meta.get("TransferSyntaxUID", "")) if hasattr(header, "file_meta") else ""
+    image_type = header.get("ImageType") or []
+    return Slice(
+        file=file,
+        # de-identified files may have lost the first
+        series=str(header.get("SeriesInstanceUID") or series_number),
+        series_number=None if series_number is None else int(series_number),
+        modality=str(header.get("Modality", "")),
+        sop_class=str(header.get("SOPClassUID", "")),
+        is_localizer="LOCALIZER" in ([image_type] if isinstance(image_type, str) else list(image_type)),
+        rows=rows,
+        columns=columns,
+        frames=int(header.get("NumberOfFrames") or 1),
+        is_grey=int(header.get("SamplesPerPixel") or 1) == 1
+        and header.get("PhotometricInterpretation") == "MONOCHROME2",
+        is_native=syntax in _NATIVE,
+        bytes_needed=rows * columns * int(header.get("BitsAllocated") or 16) // 8,
+        rescale_type=str(header.get("RescaleType") or "HU").strip().upper(),
+        slope=slope,
+        intercept=intercept,
+        padding_hu=tuple(padding),
+        position=_floats(header.get("ImagePositionPatient"), 3),
+        orientation=_floats(header.get("ImageOrientationPatient"), 6),
+        pixel_spacing=_floats(header.get("PixelSpacing"), 2),
+        thickness=_float(header.get("SliceThickness"), np.nan),
+        tilt=_float(header.get("GantryDetectorTilt"), np.nan),
+    )
+
+
 @dataclass
 class DicomSeries:
     """One CT series: its geometry now, its voxels when asked."""
@@ -65,9 +166,7 @@ class DicomSeries:
     stack: Stack
     notes: list[str]
     thickness_mm: float
-    header_tilt_deg: float
-    _headers: list[Any] = field(repr=False)
-    _files: list[Path] = field(repr=False)
+    _slices: list[Slice] = field(repr=False)
     _layout: Layout = field(repr=False)
 
     def load(self) -> np.ndarray:
@@ -76,31 +175,29 @@ class DicomSeries:
 
         from hepaper.images import AIR_HU
 
-        _, rows, columns = self.stack.shape
-        if self._layout.transpose:
-            rows, columns = columns, rows
-        planes = np.empty((len(self._files), rows, columns), np.float32)
+        rows, columns = self._slices[0].rows, self._slices[0].columns
+        planes = np.empty((len(self._slices), rows, columns), np.float32)
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         shown = sitk.ProcessObject.GetGlobalWarningDisplay()
         sitk.ProcessObject.SetGlobalWarningDisplay(False)  # GDCM quotes headers
         padded = 0
         try:
-            for number, (target, file, header) in enumerate(
-                zip(planes, self._files, self._headers, strict=True), start=1
-            ):
+            for number, (target, one) in enumerate(zip(planes, self._slices, strict=True), start=1):
                 pixels = np.empty(0)
-                if _has_all_pixels(file, header):
-                    reader.SetFileName(str(file))
+                if _has_all_pixels(one):
+                    reader.SetFileName(str(one.file))
                     with contextlib.suppress(RuntimeError):
                         pixels = np.squeeze(sitk.GetArrayFromImage(reader.Execute()))
                 if pixels.shape != (rows, columns):
+                    x, y, z = one.position or (np.nan,) * 3
                     raise ScanError(
-                        f"the pixels of one slice (file {number} of {len(self._files)} in the order of their names, "
-                        f"{_position(header)}) cannot be decoded: cut short, damaged or of an unknown compression",
+                        f"the pixels of one slice (file {number} of {len(self._slices)} in the order of their names, "
+                        f"position {x:.1f}, {y:.1f}, {z:.1f} mm) cannot be decoded: cut short, damaged or of an "
+                        "unknown compression",
                         "export the series again",
                     )
-                padding = _padding(pixels, header)
+                padding = _padding(pixels, one)
                 padded += int(padding.sum())
                 target[:] = np.where(padding, AIR_HU, pixels)
         finally:
@@ -110,50 +207,27 @@ class DicomSeries:
         return self._layout.apply(planes)
 
 
-def _has_all_pixels(file: Path, header: Any) -> bool:
+def _has_all_pixels(one: Slice) -> bool:
     """Whether an uncompressed file is as long as its pixels need; GDCM fills up what is missing without a word."""
-    import pydicom
-
-    if header.file_meta.get("TransferSyntaxUID", "") not in _NATIVE:
+    if not one.is_native:
         return True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(file, specific_tags=["PixelData"])
-    needed = int(header.Rows) * int(header.Columns) * int(header.get("BitsAllocated") or 16) // 8
-    return "PixelData" in dataset and len(dataset.PixelData) >= needed
+        try:
+            dataset = pydicom.dcmread(one.file, specific_tags=["PixelData"])
+            return "PixelData" in dataset and len(dataset.PixelData) >= one.bytes_needed
+        except _UNREADABLE:
+            return False
 
 
-def _position(header: Any) -> str:
-    x, y, z = (float(value) for value in header.ImagePositionPatient)
-    return f"position {x:.1f}, {y:.1f}, {z:.1f} mm"
-
-
-def _stored(value: Any, header: Any) -> float:
-    """A padding value as stored pixels hold it: its type is ambiguous and often written wrongly."""
-    number = int(value)
-    if int(header.get("PixelRepresentation", 0)) and number > 32767:
-        number -= 65536
-    if not int(header.get("PixelRepresentation", 0)) and number < 0:
-        number += 65536
-    return number * _slope(header) + float(header.get("RescaleIntercept") or 0)
-
-
-def _slope(header: Any) -> float:
-    value = header.get("RescaleSlope")
-    return 1.0 if value is None else float(value)
-
-
-def _padding(pixels: np.ndarray, header: Any) -> np.ndarray:
+def _padding(pixels: np.ndarray, one: Slice) -> np.ndarray:
     """Which pixels are padding by the header's word (DICOM C.7.5.1.1.2), in HU after rescaling."""
-    value = header.get("PixelPaddingValue")
-    if value is None:
+    if not one.padding_hu:
         return np.zeros(pixels.shape, bool)
-    ends = [_stored(value, header)]
-    if header.get("PixelPaddingRangeLimit") is not None:
-        ends.append(_stored(header.PixelPaddingRangeLimit, header))
-    half = 0.5 * abs(_slope(header))
-    marked = (pixels >= min(ends) - half) & (pixels <= max(ends) + half)
-    if not marked.any() or not (TISSUE_HU[0] < max(ends) and min(ends) < TISSUE_HU[1]):
+    low, high = min(one.padding_hu), max(one.padding_hu)
+    half = 0.5 * abs(one.slope)
+    marked = (pixels >= low - half) & (pixels <= high + half)
+    if not marked.any() or high <= TISSUE_HU[0] or low >= TISSUE_HU[1]:
         return marked
     # padding lies around the picture; the same value inside it is a measurement
     from scipy import ndimage
@@ -163,32 +237,32 @@ def _padding(pixels: np.ndarray, header: Any) -> np.ndarray:
     return np.isin(parts, rim[rim > 0])
 
 
-def _read_headers(folder: Path) -> list[tuple[Path, Any]]:
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
+def _read_slices(folder: Path) -> list[Slice]:
+    """The headers of all DICOM images in a folder; files of other kinds are passed over, damaged ones are not."""
+    files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     found = []
-    others = 0
-    for file in sorted(folder.iterdir()):
-        if not file.is_file() or file.name.startswith("."):
-            continue
+    for number, file in enumerate(files, start=1):
+        damaged = ScanError(
+            f"one DICOM file is damaged (file {number} of {len(files)} in the order of their names)",
+            "export the series again",
+        )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # they quote the header
                 header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
-                for _ in header:  # decode every element now, while warnings are silenced
-                    pass
-        except (InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, NotImplementedError):
-            others += 1
-            continue
-        if "Rows" in header:
-            found.append((file, header))
-        else:
-            others += 1
+                if "Rows" in header:
+                    found.append(_parse(file, header))
+                elif "SOPClassUID" not in header or header.SOPClassUID in _CT_IMAGE:
+                    raise damaged
+        except InvalidDicomError:
+            if file.suffix.lower() == ".dcm":
+                raise damaged from None
+        except _UNREADABLE:
+            raise damaged from None
     if not found:
-        if any(file.is_dir() for file in folder.iterdir()):
+        if not files and any(folder.iterdir()):
             raise ScanError("no DICOM image in this folder, only sub-folders", "give the folder that holds the slices")
-        if not others:
+        if not files:
             raise ScanError("the folder is empty", "give the folder that holds the slices of one CT series")
         raise ScanError(
             "no DICOM image in this folder",
@@ -197,38 +271,29 @@ def _read_headers(folder: Path) -> list[tuple[Path, Any]]:
     return found
 
 
-def _is_localizer(header: Any) -> bool:
-    return "LOCALIZER" in [str(part).upper() for part in header.get("ImageType") or []]
+def _kind(one: Slice) -> str:
+    return one.modality if one.modality.isalpha() and len(one.modality) <= 4 else "unknown modality"
 
 
-def _kind(header: Any) -> str:
-    value = str(header.get("Modality", ""))
-    return value if value.isalpha() and len(value) <= 4 else "unknown modality"
-
-
-def _listed(series: list[list[tuple[Path, Any]]]) -> str:
+def _listed(series: list[list[Slice]]) -> str:
     lines = []
-    for files in series:
-        header = files[0][1]
-        number = _number(header.get("SeriesNumber"))
-        lines.append(
-            f"series {f'{number:g}' if np.isfinite(number) else '?'}: {_kind(header)}, {len(files)} "
-            f"{'slice' if len(files) == 1 else 'slices'} of {header.Columns} x {header.Rows}"
-        )
+    for slices in series:
+        first = slices[0]
+        number = "?" if first.series_number is None else first.series_number
+        count = f"{len(slices)} {'slice' if len(slices) == 1 else 'slices'}"
+        lines.append(f"series {number}: {_kind(first)}, {count} of {first.columns} x {first.rows}")
     return " | ".join(sorted(lines))
 
 
-def _one_series(folder: Path) -> tuple[list[tuple[Path, Any]], int]:
-    """The files of the one CT series in the folder, and how many localizer images were left aside."""
-    groups: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
+def _one_series(folder: Path) -> tuple[list[Slice], int]:
+    """The slices of the one CT series in the folder, and how many localizer images were left aside."""
+    groups: dict[str, list[Slice]] = defaultdict(list)
     localizers = 0
-    for file, header in _read_headers(folder):
-        if _is_localizer(header):
+    for one in _read_slices(folder):
+        if one.is_localizer:
             localizers += 1
         else:
-            # de-identified files may have lost the first
-            key = header.get("SeriesInstanceUID") or header.get("SeriesNumber")
-            groups[str(key)].append((file, header))
+            groups[one.series].append(one)
     if not groups:
         raise ScanError(f"only localizer images ({localizers})", "give the folder with the axial CT series")
     if len(groups) > 1:
@@ -239,44 +304,38 @@ def _one_series(folder: Path) -> tuple[list[tuple[Path, Any]], int]:
     return next(iter(groups.values())), localizers
 
 
-def _check_kind(headers: list[Any]) -> None:
-    first = headers[0]
-    if str(first.get("SOPClassUID", "")) == _SEGMENTATION:
+def _check_kind(slices: list[Slice]) -> None:
+    first = slices[0]
+    if first.sop_class == _SEGMENTATION:
         raise ScanError("a DICOM segmentation, not a CT", "convert it to NIfTI and give it as a mask")
-    if str(first.get("Modality", "")) != "CT":
-        raise ScanError(f"not a CT but {_kind(first)}", "give the non-contrast head CT")
-    if str(first.get("SOPClassUID", "")) in _ENHANCED or any(int(h.get("NumberOfFrames") or 1) > 1 for h in headers):
+    for one in slices:
+        if one.modality != "CT":
+            raise ScanError(f"not a CT but {_kind(one)}", "give the non-contrast head CT")
+    if any(one.sop_class in _ENHANCED or one.frames > 1 for one in slices):
         raise ScanError(
             "an enhanced (multi-frame) CT, which is not supported", "convert it to NIfTI, for instance with dcm2niix"
         )
-    if any(
-        int(h.get("SamplesPerPixel") or 1) != 1 or h.get("PhotometricInterpretation") != "MONOCHROME2" for h in headers
-    ):
+    if not all(one.is_grey for one in slices):
         raise ScanError("it holds pictures (colour or inverted), not HU", "give the original axial CT series")
-    kinds = {str(h.get("RescaleType") or "HU").strip().upper() for h in headers}
-    if not kinds <= {"HU", "US"}:
+    if any(one.rescale_type not in ("HU", "US") for one in slices):
         raise ScanError("its pixels are not HU (another RescaleType)", "give the conventional reconstruction in HU")
-    if any(_slope(h) == 0 for h in headers):
+    if any(one.slope == 0 for one in slices):
         raise ScanError("its RescaleSlope is 0", "export the series again")
 
 
-def _vectors(headers: list[Any]) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
+def _vectors(slices: list[Slice]) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """Orientation ``(6,)``, positions ``(n, 3)`` and (column, row) pixel distance, the same in all slices."""
-    try:
-        orientations = np.array([[float(v) for v in h.ImageOrientationPatient] for h in headers])
-        positions = np.array([[float(v) for v in h.ImagePositionPatient] for h in headers])
-        spacings = np.array([[float(v) for v in h.PixelSpacing] for h in headers])
-        shapes = {(int(h.Rows), int(h.Columns)) for h in headers}
-        complete = orientations.shape[1:] == (6,) and positions.shape[1:] == (3,) and spacings.shape[1:] == (2,)
-    except (AttributeError, TypeError, ValueError):
-        complete = False
-    if not complete:
+    if any(one.position is None or one.orientation is None or one.pixel_spacing is None for one in slices):
         raise ScanError(
             "slices without position, orientation or pixel spacing: their true place is unknown",
             "export the original axial series, not screen captures",
         )
+    orientations = np.array([one.orientation for one in slices], float)
+    positions = np.array([one.position for one in slices], float)
+    spacings = np.array([one.pixel_spacing for one in slices], float)
+    shapes = {(one.columns, one.rows) for one in slices}
     if len(shapes) > 1:
-        sizes = ", ".join(f"{columns} x {rows}" for rows, columns in sorted(shapes))
+        sizes = ", ".join(f"{columns} x {rows}" for columns, rows in sorted(shapes))
         raise ScanError(f"slices of different size in one series ({sizes})", "separate them into folders")
     if np.ptp(spacings, axis=0).max() > 1e-3:
         raise ScanError("slices of different pixel spacing in one series", "separate them into folders")
@@ -345,40 +404,30 @@ def open_series(folder: Path) -> DicomSeries:
     ScanError
         For everything that keeps the series from being one CT with a known geometry.
     """
-    files, localizers = _one_series(folder)
-    headers = [header for _, header in files]
-    _check_kind(headers)
-    if len(files) < 3:
+    slices, localizers = _one_series(folder)
+    _check_kind(slices)
+    if len(slices) < 3:
         raise ScanError(
-            f"a 2D image ({len(files)} {'slice' if len(files) == 1 else 'slices'}), not a volume",
+            f"a 2D image ({len(slices)} {'slice' if len(slices) == 1 else 'slices'}), not a volume",
             "give the folder with all slices of the series",
         )
-    orientation, positions, pixel = _vectors(headers)
-    shape = (len(files), int(headers[0].Rows), int(headers[0].Columns))
+    orientation, positions, pixel = _vectors(slices)
+    shape = (len(slices), slices[0].rows, slices[0].columns)
     stack, layout = make_stack(positions, orientation[:3], orientation[3:], pixel, shape)
     if abs(stack.normal[2]) < np.cos(np.radians(45)):
         raise ScanError("its slices are sagittal or coronal, not axial", "give the axial series")
-    thickness = np.array([_number(header.get("SliceThickness")) for header in headers])[layout.order]
+    thickness = np.array([one.thickness for one in slices])[layout.order]
     _check_gaps(stack, thickness)
-    tilts = [_number(header.get("GantryDetectorTilt")) for header in headers]
-    tilt = float(np.nanmean(tilts)) if np.isfinite(tilts).any() else 0.0
     notes = [f"{localizers} localizer images left aside"] if localizers else []
+    tilts = np.array([one.tilt for one in slices])
+    tilt = float(np.nanmean(tilts)) if np.isfinite(tilts).any() else 0.0
     if abs(tilt) > 1 and not stack.is_sheared and abs(stack.normal[2]) > np.cos(np.radians(0.5)):
         notes.append(f"header names a gantry tilt of {tilt:g} degrees that the slices do not have; positions trusted")
-    known = thickness[np.isfinite(thickness)]
+    known = thickness[np.isfinite(thickness) & (thickness > 0)]
     return DicomSeries(
         stack=stack,
         notes=notes,
         thickness_mm=float(known.max()) if len(known) else float(stack.gaps.max()),
-        header_tilt_deg=tilt,
-        _headers=headers,
-        _files=[file for file, _ in files],
+        _slices=slices,
         _layout=layout,
     )
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return float("nan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from hepaper.cohort.stage import eligible_patients, phantom
+from hepaper.cohort.stage import eligible_patients
 from hepaper.preprocess import resample
 from hepaper.study import Study, stage, write_json
 

@@ -14,7 +14,8 @@ from hepaper.errors import HepaperError
 
 SUFFIXES = (".nii", ".nii.gz")
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_MM = {"mm": 1.0, "unknown": 1.0, "meter": 1000.0, "micron": 0.001}
+#: xyzt_units: metres, millimetres, micrometres; anything else is millimetres in practice
+_MM = {1: 1000.0, 2: 1.0, 3: 0.001}
 
 
 class ScanError(HepaperError):
@@ -35,7 +36,6 @@ class NiftiScan:
     stack: Stack
     notes: list[str]
     thickness_mm: float
-    header_tilt_deg: float = field(default=0.0, init=False)
     _image: Any = field(default=None, repr=False)
     _axes: tuple[int, int, int] = (2, 1, 0)
     _layout: Layout | None = None
@@ -44,7 +44,7 @@ class NiftiScan:
         """Voxels as float32 ``(plane, row, column)``, in the order of :attr:`stack`; scale and offset applied."""
         try:
             voxels = np.asarray(self._image.dataobj, dtype=np.float32)
-        except (OSError, EOFError, ValueError, zlib.error):
+        except (OSError, EOFError, ValueError, OverflowError, zlib.error):
             raise ScanError(
                 "the file is cut short or damaged: its voxels cannot be read", "copy or export it again"
             ) from None
@@ -98,9 +98,9 @@ def _affine(image: Any, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[s
             notes.append(f"qform and sform differ by up to {distance:.1f} mm; the sform used")
     else:
         matrix = image.affine
-    factor = _MM.get(header.get_xyzt_units()[0], 1.0)
+    factor = _MM.get(int(header["xyzt_units"]) & 7, 1.0)
     if factor != 1.0:
-        notes.append(f"lengths given in {header.get_xyzt_units()[0]}s converted to mm")
+        notes.append(f"lengths given in units of {factor:g} mm converted to mm")
     return np.diag([factor, factor, factor, 1.0]) @ np.asarray(matrix, float), notes
 
 
@@ -140,6 +140,8 @@ def open_nifti(path: Path) -> NiftiScan:
         ) from None
     if not isinstance(image, nib.Nifti1Image):
         raise ScanError("not a NIfTI file", "convert the scan to NIfTI")
+    if any(n < 1 for n in shape):
+        raise ScanError("its header gives an impossible shape", "copy or export it again")
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) > 3:
@@ -154,7 +156,7 @@ def open_nifti(path: Path) -> NiftiScan:
     if image.get_data_dtype().kind not in "iuf":
         raise ScanError("its voxels are colours or complex numbers, not HU", "export the original CT, not a picture")
 
-    matrix, notes = _affine(image, shape)
+    matrix, notes = _affine(image, (shape[0], shape[1], shape[2]))
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-9:
         raise ScanError(
             "its header gives no usable geometry (the affine is not invertible)",

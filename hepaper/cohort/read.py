@@ -32,6 +32,11 @@ HIGHEST_AIR_HU = -200.0
 LOWEST_BONE_HU = 200.0
 #: Voxels outside these bounds, in mm, are a header's mistake.
 PLAUSIBLE_SPACING_MM = (0.05, 20.0)
+FARTHEST_MM = 1e5
+#: Gantries tilt by up to 30 degrees.
+LARGEST_TILT_DEG = 45.0
+#: Of the picture's size: planes displaced farther do not belong together.
+LARGEST_SHIFT = 3.0
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,22 @@ def _opened(path: Path) -> DicomSeries | NiftiScan:
     scan = _open(path)
     stack = scan.stack
     spacing = np.array([*stack.pixel_mm, *stack.gaps])
-    if spacing.min() < PLAUSIBLE_SPACING_MM[0] or spacing.max() > PLAUSIBLE_SPACING_MM[1]:
+    if (
+        not np.isfinite(spacing).all()
+        or spacing.min() < PLAUSIBLE_SPACING_MM[0]
+        or spacing.max() > PLAUSIBLE_SPACING_MM[1]
+    ):
         raise ScanError(
             f"impossible voxel size ({stack.pixel_mm[0]:.3g} x {stack.pixel_mm[1]:.3g} x {stack.gaps.max():.3g} mm)",
             "correct the header, or export the scan again",
+        )
+    if not np.abs(stack.origins).max() < FARTHEST_MM:
+        raise ScanError("its slices lie kilometres from the scanner", "correct the header, or export the scan again")
+    tilt = stack.tilt_deg
+    if tilt > LARGEST_TILT_DEG or np.abs(stack.shifts_px).max() > LARGEST_SHIFT * max(stack.shape[1:]):
+        raise ScanError(
+            f"its slices are displaced within their plane as by a tilt of {tilt:.0f} degrees; no gantry tilts so far",
+            "convert the scan from its DICOM files again",
         )
     z, y, x = float(np.median(stack.gaps)), stack.pixel_mm[1], stack.pixel_mm[0]
     if max(x, y) > 1.5 * max(z, min(x, y)):

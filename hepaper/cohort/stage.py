@@ -52,24 +52,25 @@ def _make_phantom(study: Study, patient_id: str, timepoint: str) -> None:
 
 def _take_in(ct: Path, mask: Path | None, target: Path) -> None:
     """One real scan into the run: read, corrected, stripped of everything but voxels and geometry."""
-    from hepaper.cohort.read import read_ct, read_mask
-
     import SimpleITK as sitk
+
+    from hepaper.cohort.read import read_ct, read_mask
 
     if not target.exists():
         scan = read_ct(ct)
-        images.save_image(target, sitk.Cast(sitk.Round(sitk.Clamp(scan, lowerBound=-1024, upperBound=3071)), sitk.sitkInt16))
+        images.save_image(
+            target, sitk.Cast(sitk.Round(sitk.Clamp(scan, lowerBound=images.AIR_HU, upperBound=images.MOST_HU)), sitk.sitkInt16)
+        )
     mask_target = target.with_name(target.name.replace(".nii.gz", "_mask.nii.gz"))
     if mask is not None and not mask_target.exists():
         images.save_image(mask_target, read_mask(mask, like=ct))
 
 
 def _measure(scan: Path, mask: Path | None) -> tuple[float, int | None]:
-    """Slice thickness in mm, and the number of contiguous hematoma slices where there is a mask."""
-    from hepaper.cohort.eligibility import contiguous_slices
+    """Slice thickness in mm, and the number of contiguous acquired hematoma slices where there is a mask."""
     from hepaper.cohort.read import read_mask, scan_header
 
-    slices = None if mask is None else contiguous_slices(images.array(read_mask(mask)) > 0)
+    slices = None if mask is None else int(read_mask(mask, like=scan).GetMetaData("hepaper:contiguous_slices"))
     return float(scan_header(scan).slice_thickness_mm), slices
 
 
@@ -166,10 +167,12 @@ def _decide(study: Study, table: pd.DataFrame, sources: dict) -> tuple[pd.DataFr
     for timepoint in ("baseline", "followup"):
         measures = []
         for patient_id in ids:
-            name = folder / "scans" / f"{patient_id}_{timepoint}.nii.gz"
-            mask = folder / "scans" / f"{patient_id}_{timepoint}_mask.nii.gz"
-            counted = mask if timepoint == "baseline" and mask.exists() else None
-            measures.append((sources.get((patient_id, f"{timepoint}_ct"), name), counted))
+            # of real scans the originals: the copies in the run are already on an even grid
+            scan = sources.get((patient_id, f"{timepoint}_ct"), folder / "scans" / f"{patient_id}_{timepoint}.nii.gz")
+            mask = sources.get((patient_id, f"{timepoint}_mask"))
+            if study.params.cohort.source == "phantom":
+                mask = scan.with_name(scan.name.replace(".nii.gz", "_mask.nii.gz"))
+            measures.append((scan, mask if timepoint == "baseline" else None))
         found[timepoint] = for_each(_measure, measures, f"measuring {timepoint}", workers)
     measured = pd.DataFrame(
         {

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from hepaper.cohort.eligibility import REQUIRED_VALUES, SPLITS, parse_flag
@@ -386,8 +385,8 @@ def _read_patient(files: dict[str, Path], full: bool) -> _Read:
             return
         import SimpleITK as sitk
 
-        voxels = sitk.GetArrayViewFromImage(read_ct(path))
-        done.digests[column] = hashlib.sha256(np.ascontiguousarray(voxels).tobytes()).hexdigest()
+        voxels = sitk.GetArrayFromImage(read_ct(path))
+        done.digests[column] = hashlib.sha256(voxels.data).hexdigest()
 
     def mask(path: Path, like: Path | None) -> None:
         import SimpleITK as sitk

@@ -13,10 +13,11 @@ from scipy.stats import norm
 
 from hepaper.errors import HepaperError
 from hepaper.figures import style
-from hepaper.figures.style import box_and_points
 from hepaper.published import METRICS
 from hepaper.published import table3 as published_table3
 from hepaper.stats import roc_auc
+from hepaper.stats.metrics import Interval
+from hepaper.tables.table3 import table3
 
 _TITLES = {
     "train": "Training set",
@@ -95,26 +96,28 @@ def roc_curves(
 
 
 @style.in_style
-def metric_bars(performance: pd.DataFrame, published: str | None = None) -> Figure:
+def metric_bars(
+    predictions: pd.DataFrame | Mapping[str, pd.DataFrame],
+    thresholds: float | Mapping[str, float],
+    confidence: float = 0.95,
+    interval: Interval = "wilson",
+    published: str | None = None,
+) -> Figure:
     """AUC, accuracy, sensitivity, specificity, NPV and PPV with intervals, a panel a split (form of Fig. 6B, D, F).
 
     Parameters
     ----------
-    performance : DataFrame
-        model, split and each metric with its ``_low`` and ``_high``, as ``table3(..., as_numbers=True)`` returns.
-        What is missing or NaN is drawn as n/a.
+    predictions, thresholds, confidence, interval
+        As for :func:`hepaper.tables.table3`.
     published : str, optional
         A model of the paper (``"ViT-1:4"``) whose values are drawn beside.
     """
     paper = published_table3()
     if published is not None and published not in set(paper["model"]):
         raise HepaperError(f"published: the paper has {', '.join(paper['model'].unique())}, not {published}")
-    if performance.empty:
-        raise HepaperError("performance: no row to draw")
-    columns = ["model", "split", *(f"{m}{end}" for m in METRICS for end in ("", "_low", "_high"))]
-    numbers = performance.reindex(columns=columns)
-    models = list(dict.fromkeys(numbers["model"]))
-    splits = style.splits_in(numbers["split"])
+    models = _models(predictions)
+    numbers = table3(models, thresholds, confidence, interval, as_numbers=True)
+    splits = style.splits_in(pd.concat([table["split"] for table in models.values()]))
     figure = style.new_figure(style.WIDTH, 1.9 * max(len(splits), 1) + 0.4)
     panels = np.ravel(figure.subplots(max(len(splits), 1), 1, sharex=True))
     places = np.arange(len(METRICS))
@@ -122,10 +125,7 @@ def metric_bars(performance: pd.DataFrame, published: str | None = None) -> Figu
     handles: dict[str, object] = {}
     for panel, split in zip(panels, splits, strict=False):
         for number, name in enumerate(models):
-            found = numbers[(numbers["split"] == split) & (numbers["model"] == name)]
-            if found.empty:
-                continue
-            row = found.iloc[0]
+            row = numbers[(numbers["split"] == split) & (numbers["model"] == name)].iloc[0]
             value = row[list(METRICS)].to_numpy(float)
             low, high = (row[[f"{m}_{end}" for m in METRICS]].to_numpy(float) for end in ("low", "high"))
             at = places + (number - (len(models) - 1) / 2) * width
@@ -201,40 +201,4 @@ def confusion_matrices(
             if number == len(models) - 1:
                 panel.set_xlabel("Predicted")
         row[0].set_ylabel(f"{name}\nTrue" if len(models) > 1 else "True")
-    return figure
-
-
-@style.in_style
-def score_distributions(predictions: pd.DataFrame, threshold: float | None = None) -> Figure:
-    """Every patient's score by split and outcome.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        split, label (0 | 1), score.
-    threshold : float, optional
-        Drawn as a line.
-    """
-    splits = style.splits_in(predictions["split"])
-    if not splits:
-        raise HepaperError("predictions: no patient in it")
-    random = np.random.default_rng(0)  # sideways jitter of the points only
-    figure = style.new_figure(style.WIDTH, 3.3)
-    panels = np.ravel(figure.subplots(1, max(len(splits), 2), sharey=True))
-    for panel in panels[len(splits) :]:
-        panel.axis("off")
-    for panel, split in zip(panels, splits, strict=False):
-        rows = predictions[predictions["split"] == split]
-        names = []
-        for place, (name, label) in enumerate((("NHE", 0), ("HE", 1))):
-            values = rows.loc[rows["label"] == label, "score"].to_numpy(float)
-            box_and_points(panel, place, values, style.CLASS_COLOURS[name], random)
-            names.append(f"{name}\n(n = {values.size})")
-        if threshold is not None:
-            panel.axhline(threshold, color=style.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
-        panel.set_xticks([0, 1], names)
-        panel.set_xlim(-0.6, 1.6)
-        panel.set_title(_TITLES.get(split, split), fontsize=9.5)
-        panel.grid(axis="y")
-    panels[0].set_ylabel("Score, P(HE)")
     return figure

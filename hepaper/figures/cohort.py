@@ -16,7 +16,6 @@ from hepaper.figures import style
 from hepaper.published import table1 as published_table1
 
 _Excluded = list[tuple[str, dict[str, int]]]  # heading, {reason: patients}
-_HEADINGS = {"inclusion": "Inclusion criteria not met", "exclusion": "Exclusion criteria met"}
 _SET_NAMES = {
     "train": "Training set", "external_1": "External validation set 1", "external_2": "External validation set 2",
 }  # fmt: skip
@@ -24,15 +23,12 @@ _SET_NAMES = {
 
 def _counts(counts: pd.DataFrame | Mapping[str, Any]) -> tuple[int, _Excluded, dict[str, int]]:
     if isinstance(counts, pd.DataFrame):
-        if missing := [c for c in ("kind", "reason", "excluded", "remaining") if c not in counts]:
+        if missing := [c for c in ("kind", "name", "n") if c not in counts]:
             raise HepaperError(f"flowchart counts: column(s) {', '.join(missing)} missing")
-        total = int(counts["remaining"].iloc[0] + counts["excluded"].iloc[0])
-        excluded = [
-            (heading, {str(r.reason): int(r.excluded) for r in counts[counts["kind"] == kind].itertuples()})
-            for kind, heading in _HEADINGS.items()
-            if (counts["kind"] == kind).any()
-        ]
-        splits = {split: int(counts[split].iloc[-1]) for split in style.SPLIT_NAMES if split in counts}
+        by_kind = {kind: dict(zip(rows["name"], rows["n"], strict=True)) for kind, rows in counts.groupby("kind")}
+        total = int(counts.loc[counts["kind"] == "total", "n"].iloc[0])
+        excluded = [("", {str(reason): int(n) for reason, n in by_kind.get("excluded", {}).items()})]
+        splits = {str(split): int(n) for split, n in by_kind.get("split", {}).items()}
     else:
         total, splits = int(counts["total"]), dict(counts["splits"])
         excluded = [("", dict(counts["excluded"]))] if counts["excluded"] else []
@@ -146,21 +142,6 @@ def flowchart(counts: pd.DataFrame | Mapping[str, Any], he: Mapping[str, int] | 
     return figure
 
 
-def box_and_points(axes: Any, place: float, values: np.ndarray, colour: str, random: np.random.Generator) -> None:
-    """A box (quartiles, whiskers to 1.5 IQR) from five values on, and every value as a point."""
-    if values.size >= 5:
-        axes.boxplot(
-            values, positions=[place], widths=0.55, showfliers=False, patch_artist=True, manage_ticks=False,
-            boxprops={"facecolor": colour, "alpha": 0.25, "edgecolor": colour, "linewidth": 1.1},
-            medianprops={"color": colour, "linewidth": 2}, whiskerprops={"color": colour}, capprops={"color": colour},
-        )  # fmt: skip
-    spread = min(0.2, 0.02 * np.sqrt(values.size) + 0.02)
-    axes.scatter(
-        place + random.uniform(-spread, spread, values.size), values, s=11 if values.size < 200 else 5, color=colour,
-        alpha=0.65 if values.size < 200 else 0.4, linewidths=0, zorder=3,
-    )  # fmt: skip
-
-
 @style.in_style
 def distributions_vs_table1(
     cohort: pd.DataFrame, labels: pd.DataFrame | None = None, truth: pd.DataFrame | None = None
@@ -196,7 +177,7 @@ def distributions_vs_table1(
     ):
         for place, split in enumerate(splits):
             values = table.loc[table["split"] == split, column].dropna().to_numpy(float)
-            box_and_points(panel, place, values, style.SPLIT_COLOURS.get(split, style.GREY), random)
+            style.box_and_points(panel, place, values, style.SPLIT_COLOURS.get(split, style.GREY), random)
             if split not in paper.index:
                 continue
             row = paper.loc[split]
@@ -221,7 +202,7 @@ def distributions_vs_table1(
     known = table["he"].notna() & change.notna()
     for place, (name, wanted) in enumerate((("NHE", False), ("HE", True))):
         values = change[known & (table["he"].astype("boolean") == wanted)].to_numpy(float)
-        box_and_points(growth, place, values, style.CLASS_COLOURS[name], random)
+        style.box_and_points(growth, place, values, style.CLASS_COLOURS[name], random)
         if not values.size:
             growth.text(place, 0, "none", ha="center", va="center", color=style.GREY)
     growth.set_xticks([0, 1], [f"{name} (n = {int((table.loc[known, 'he'].astype(bool) == w).sum())})"

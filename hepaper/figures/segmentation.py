@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from hepaper.errors import HepaperError
 from hepaper.figures import style
-from hepaper.figures.cohort import box_and_points
+from hepaper.figures.style import box_and_points
 from hepaper.published import segmentation as published_segmentation
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 P = ParamSpec("P")
@@ -122,3 +123,18 @@ def splits_in(values: Any) -> list[str]:
     """The splits present, in the study's order, unknown ones after them."""
     present = list(dict.fromkeys(values))
     return [s for s in SPLIT_NAMES if s in present] + [s for s in present if s not in SPLIT_NAMES]
+
+
+def box_and_points(axes: Any, place: float, values: np.ndarray, colour: str, random: np.random.Generator) -> None:
+    """A box (quartiles, whiskers to 1.5 IQR) from five values on, and every value as a point."""
+    if values.size >= 5:
+        axes.boxplot(
+            values, positions=[place], widths=0.55, showfliers=False, patch_artist=True, manage_ticks=False,
+            boxprops={"facecolor": colour, "alpha": 0.25, "edgecolor": colour, "linewidth": 1.1},
+            medianprops={"color": colour, "linewidth": 2}, whiskerprops={"color": colour}, capprops={"color": colour},
+        )  # fmt: skip
+    spread = min(0.2, 0.02 * np.sqrt(values.size) + 0.02)
+    axes.scatter(
+        place + random.uniform(-spread, spread, values.size), values, s=11 if values.size < 200 else 5, color=colour,
+        alpha=0.65 if values.size < 200 else 0.4, linewidths=0, zorder=3,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hepaper.errors import HepaperError
 from hepaper.figures import style
-from hepaper.figures.cohort import box_and_points
+from hepaper.figures.style import box_and_points
 
 
 def _line(axes: Any, x: pd.Series, y: pd.Series, **options: Any) -> None:

@@ -1,6 +1,6 @@
 """The study's tables: text for reading, numbers for computing, the paper's values beside."""
 
-from hepaper.tables.summaries import geometry, head, label_agreement, oracle, segmentation, volume_pairs
+from hepaper.tables.small import geometry, head, label_agreement, oracle, segmentation, volume_pairs
 from hepaper.tables.table1 import table1, table1_beside_published
 from hepaper.tables.table3 import delong_table, table3, table3_beside_published
 

@@ -97,32 +97,23 @@ def _printed(numbers: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     return table
 
 
-def table3_beside_published(
-    predictions: Models,
-    thresholds: float | Mapping[str, float],
-    interval: Interval = "wilson",
-    confidence: float = 0.95,
-    published: tuple[str, ...] = ("ViT-1:4",),
-) -> pd.DataFrame:
-    """:func:`table3` with models of the paper below this study's in each split; Source says which is which.
+def table3_beside_published(table: pd.DataFrame) -> pd.DataFrame:
+    """A printed :func:`table3` with the paper's three models below this study's in each split.
 
-    ``published`` names the paper's models: ViT-1:4 learnt from real images alone. The paper's patients are others, so
-    that only the pattern can be compared.
+    The column Source says which is which. The paper's patients are others: only the pattern can be compared.
 
     Raises
     ------
     HepaperError
-        As :func:`table3`, or if the paper has no such model.
+        If ``table`` is not what :func:`table3` returns as text.
     """
-    paper = published_table3()
-    if unknown := [name for name in published if name not in set(paper["model"])]:
-        raise HepaperError(f"published: the paper has {', '.join(paper['model'].unique())}, not {unknown[0]}")
-    paper = _printed(paper[paper["model"].isin(published)].assign(note=""))
-    ours = table3(predictions, thresholds, confidence, interval)
-    paper.columns = ours.columns
-    both = pd.concat([ours.assign(Source="this study"), paper.assign(Source="paper")])
+    paper = _printed(published_table3().assign(note=""))
+    if FIRST not in table or len(table.columns) != len(paper.columns):
+        raise HepaperError("table: expected the text table that table3() returns")
+    paper.columns = table.columns
+    both = pd.concat([table.assign(Source="this study"), paper.assign(Source="paper")])
     both = pd.concat([both[both[FIRST] == name] for name in SPLIT_NAMES.values()], ignore_index=True)
-    return both[[FIRST, "Source", *ours.columns[1:]]]
+    return both[[FIRST, "Source", *table.columns[1:]]]
 
 
 def delong_table(predictions: Mapping[str, pd.DataFrame], confidence: float = 0.95) -> pd.DataFrame:

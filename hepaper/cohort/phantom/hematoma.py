@@ -119,7 +119,8 @@ def make_hematoma(patient: Patient, timepoint: str, head: Head, seed: int) -> He
     strength = _strength(patient, smooth, rough, wall)
     main = smooth + strength * rough
     body = np.maximum(main, wall)
-    islands = _satellites(patient, rng, body, wall, origin, center, radius)
+    fine = smooth_noise(rng, shape, (4.0, 2.5, 2.5))  # lattice in nodes: some 4 mm in plane
+    islands = _satellites(patient, rng, body, wall, fine, origin, center, radius)
     # satellites hold their own volume; the level of the main body makes up the rest
     wanted = patient.baseline_ml if timepoint == "baseline" else patient.followup_ml
     level = _with_volume(main, wall, islands, wanted)
@@ -186,8 +187,8 @@ def _strength(patient: Patient, smooth: np.ndarray, rough: np.ndarray, wall: np.
     return 0.5 * (low + high)
 
 
-def _satellites(patient, rng, body, wall, origin, center, radius) -> np.ndarray | None:
-    """Level set of the satellites: small balls just outside the main body, near its largest axial section."""
+def _satellites(patient, rng, body, wall, fine, origin, center, radius) -> np.ndarray | None:
+    """Level set of the satellites: small rough balls just outside the main body, near its largest axial section."""
     if patient.satellites == 0:
         return None
     level = _with_volume(body, wall, None, 0.96 * patient.baseline_ml)
@@ -221,9 +222,9 @@ def _satellites(patient, rng, body, wall, origin, center, radius) -> np.ndarray 
         if len(taken) == patient.satellites:
             break
     for spot in taken:
-        own = size * rng.uniform(0.85, 1.15)
+        own = size * rng.uniform(0.8, 1.25)
         dz, dy, dx = (nodes[k] * STEP + origin[2 - k] - spot[2 - k] for k in range(3))
-        islands = np.minimum(islands, np.sqrt(dx**2 + dy**2 + (dz / 1.35) ** 2) - own)
+        islands = np.minimum(islands, np.sqrt(dx**2 + dy**2 + (dz / 1.35) ** 2) - own + 0.22 * own * fine)
     return np.maximum(islands, wall)
 
 

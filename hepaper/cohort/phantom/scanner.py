@@ -169,35 +169,69 @@ def _render(
     ]
     x, y, z = ((turn[0, k] * world[0] + turn[1, k] * world[1] + turn[2, k] * world[2]).astype(np.float32) for k in range(3))
 
-    fields = anatomy.skull(head, x, y, z)
-    bx, by, bz = (x, y, z) if blood is None else _pushed(blood, fields["inner"], x, y, z)
-    fields |= anatomy.brain(head, bx, by, bz)
-    fields |= anatomy.calcifications(head, bx, by, bz)
-    if patient.ivh:
-        fields["ivh"] = _settled(patient, bx, by, bz)
-    low = np.flatnonzero((z < -8).any(axis=(1, 2)))
-    low_end = int(low[-1]) + 1 if len(low) else 0
-    low_fields = anatomy.face(head, x[:low_end], y[:low_end], z[:low_end])
+    # each group of fields only as high or as low as it is needed: (first sample across slices, its last, fields)
+    everywhere = anatomy.skull(head, x, y, z)
+    before = (x, y, z) if blood is None else _pushed(blood, everywhere["inner"], x, y, z)
+    everywhere |= anatomy.cortex(head, *before)
+    groups = [(0, len(depth), everywhere)]
+    for wanted, make in (((z < anatomy.CORE_TOP), _core), ((z < anatomy.FACE_TOP), _face)):
+        end = SUBSLICES * -(-int(np.count_nonzero(wanted.any(axis=(1, 2)))) // SUBSLICES)
+        if end:
+            groups.append((0, end, make(patient, head, *(axis[:end] for axis in (before if make is _core else (x, y, z))))))
 
-    hu = np.empty((slices, rows, columns), np.float32)
+    hu = np.full((slices, rows, columns), anatomy.AIR, np.float32)
     occupancy = np.zeros((slices, rows, columns), np.float32)
     width = max(skip * pixel, 0.8)
+    near = everywhere["dome"] < head.bone + head.scalp + _COARSE
     for k in range(slices):
         here = slice(k * SUBSLICES, (k + 1) * SUBSLICES)
-        slab = {name: to_rows @ field[here] @ to_columns for name, field in fields.items()}
-        if here.stop <= low_end:
-            slab |= {name: to_rows @ field[here] @ to_columns for name, field in low_fields.items()}
+        box = _box(near[here].any(axis=0), row_mm, column_mm)
+        if box is None:
+            continue
+        to_here, across_here = to_rows[box[0]], np.ascontiguousarray(to_columns[:, box[1]])
+        slab = {
+            name: to_here @ field[here] @ across_here
+            for _, end, fields in groups
+            if here.stop <= end
+            for name, field in fields.items()
+        }
         if blood is not None:
-            _bleed(slab, blood, geometry, turn, depth[here], row_mm, column_mm, width)
-        hu[k] = anatomy.paint(head, slab, width).mean(axis=0)
+            _bleed(slab, blood, geometry, turn, depth[here], row_mm[box[0]], column_mm[box[1]], width)
+        hu[k][box] = anatomy.paint(head, slab, width).mean(axis=0)
         if "blood" in slab:
-            occupancy[k] = slab["blood"].mean(axis=0)
+            occupancy[k][box] = slab["blood"].mean(axis=0)
     return hu, occupancy
+
+
+def _core(patient: Patient, head: anatomy.Head, x, y, z) -> anatomy.Fields:
+    fields = anatomy.core(head, x, y, z)
+    if patient.ivh:
+        fields["ivh"] = _settled(patient, x, y, z)
+    return fields
+
+
+def _face(patient: Patient, head: anatomy.Head, x, y, z) -> anatomy.Fields:
+    return anatomy.face(head, x, y, z)
+
+
+def _box(near: np.ndarray, row_mm: np.ndarray, column_mm: np.ndarray) -> tuple[slice, slice] | None:
+    """The rows and columns of samples that hold the head, from the coarse nodes near it; None when there are none."""
+    found = []
+    for axis, mm in ((1, row_mm), (0, column_mm)):
+        nodes = np.flatnonzero(near.any(axis=axis))
+        if not len(nodes):
+            return None
+        inside = np.flatnonzero((mm >= _COARSE * (nodes[0] - 2)) & (mm <= _COARSE * nodes[-1]))
+        if not len(inside):
+            return None
+        found.append(slice(int(inside[0]), int(inside[-1]) + 1))
+    return found[0], found[1]
 
 
 def _pushed(blood: Hematoma, inner: np.ndarray, x, y, z) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mass effect: where the tissue now at (x, y, z) was before the hematoma pushed it, the skull standing still."""
-    dx, dy, dz = x - blood.center[0], y - blood.center[1], z - blood.center[2]
+    # plain floats: numpy's float64 scalars would turn every field into float64
+    dx, dy, dz = (axis - float(at) for axis, at in zip((x, y, z), blood.center, strict=True))
     distance = np.sqrt(dx**2 + dy**2 + dz**2) + 0.1
     pushed = 0.6 * 3000 * blood.volume_ml / (4 * np.pi)
     before = np.cbrt(np.maximum(distance**3 - pushed, (0.3 * distance) ** 3))

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from hepaper import machine
 
