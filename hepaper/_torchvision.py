@@ -26,4 +26,4 @@ def allow_cpu_torch() -> None:
             _library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
-allow_cpu_torch()
+allow_cpu_torch()  # importing this module is enough

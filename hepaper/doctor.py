@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,9 +29,11 @@ class Finding:
 def _torch() -> list[Finding]:
     try:
         import torch
-        import torchvision
 
-        import hepaper._torchvision  # noqa: F401
+        from hepaper import _torchvision
+
+        _torchvision.allow_cpu_torch()
+        import torchvision
     except Exception as error:
         return [
             Finding("wrong", f"torch and torchvision do not import together ({type(error).__name__}: {error})",
@@ -68,7 +72,8 @@ def _nnunet() -> list[Finding]:
     os.environ.setdefault("nnUNet_extTrainer", str(TRAINERS))
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
-    recursive_find_trainer_class_by_name("nnUNetTrainerHE")
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells of every folder it searches
+        recursive_find_trainer_class_by_name("nnUNetTrainerHE")
     return [Finding("fine", f"nnunetv2 {version} finds this study's trainer")]
 
 

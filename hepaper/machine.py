@@ -6,6 +6,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from hepaper.errors import HepaperError
+
 if TYPE_CHECKING:
     import torch
 
@@ -45,11 +47,20 @@ def workers(asked: int = 0) -> int:
 
 
 def device(asked: str = "auto") -> torch.device:
-    """The torch device: ``auto`` takes CUDA, then Apple's MPS, then the CPU."""
+    """The torch device: ``auto`` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises
+    ------
+    HepaperError
+        If torch knows no device of that name.
+    """
     import torch
 
     if asked != "auto":
-        return torch.device(asked)
+        try:
+            return torch.device(asked)
+        except RuntimeError:
+            raise HepaperError(f"study.device '{asked}': no such device; use auto, cpu, cuda or cuda:1") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

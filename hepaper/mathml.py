@@ -17,9 +17,7 @@ def _block(translator: Any, node: nodes.math_block) -> None:
     number = node.get("number")
     label = f'<span class="eqno">({number})</span>' if number else ""
     anchor = f' id="{node["ids"][0]}"' if node.get("ids") else ""
-    translator.body.append(
-        f'<div class="math-block"{anchor}>{convert(node.astext(), display="block")}{label}</div>\n'
-    )
+    translator.body.append(f'<div class="math-block"{anchor}>{convert(node.astext(), display="block")}{label}</div>\n')
     raise nodes.SkipNode
 
 

@@ -31,9 +31,7 @@ def _one_thread() -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
-def for_each(
-    function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], label: str, workers: int = 0
-) -> list[Any]:
+def for_each(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], label: str, workers: int = 0) -> list[Any]:
     """``[function(*job) for job in jobs]`` over worker processes, in the order of ``jobs``.
 
     ``function`` must be importable by name. The first failure cancels what has not started and is raised as it is.

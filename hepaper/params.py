@@ -28,7 +28,7 @@ Shape3 = tuple[Positive, Positive, Positive]
 class Section(BaseModel):
     """A section of the params file: unknown keys are errors, values do not change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class StudyParams(Section):
@@ -119,6 +119,7 @@ class ClassificationParams(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     flip: bool = True  # random left-right flips
     crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.8  # smallest share of the area a random crop keeps
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 0.0  # random rotations up to this angle either way
     checkpoint_every: Positive = 10  # epochs
 
 

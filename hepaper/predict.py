@@ -143,9 +143,7 @@ def _overlay(values: np.ndarray, mask: np.ndarray, path: Path) -> None:
     else:
         chosen = [int(z) for z in np.linspace(len(mask) * 0.2, len(mask) * 0.85, 6)]
     chosen = sorted(chosen)
-    figure = slice_montage(
-        [values[z] for z in chosen], [mask[z] for z in chosen], [f"slice {z + 1}" for z in chosen]
-    )
+    figure = slice_montage([values[z] for z in chosen], [mask[z] for z in chosen], [f"slice {z + 1}" for z in chosen])
     save_figure(figure, path.parent, path.stem)
     plt.close(figure)
     path.with_suffix(".svg").unlink(missing_ok=True)
@@ -154,7 +152,8 @@ def _overlay(values: np.ndarray, mask: np.ndarray, path: Path) -> None:
 def _report(prediction: Prediction, overlay: Path) -> str:
     picture = base64.b64encode(overlay.read_bytes()).decode()
     if prediction.hematoma_found:
-        assert prediction.probability is not None and prediction.slice_probabilities is not None
+        assert prediction.probability is not None
+        assert prediction.slice_probabilities is not None
         side = "at or above" if prediction.above_threshold else "below"
         slices = ", ".join(f"{name} {value:.2f}" for name, value in prediction.slice_probabilities.items())
         facts = [
@@ -165,7 +164,10 @@ def _report(prediction: Prediction, overlay: Path) -> str:
     else:
         facts = [("Finding", "<strong>No hematoma was found.</strong> No probability of expansion is given.")]
     facts += [
-        ("Geometry", f"gantry tilt {prediction.gantry_tilt_deg:.1f}°; corrected: {html.escape(prediction.corrections)}"),
+        (
+            "Geometry",
+            f"gantry tilt {prediction.gantry_tilt_deg:.1f}°; corrected: {html.escape(prediction.corrections)}",
+        ),
         ("Trained on", html.escape(prediction.trained_on)),
     ]
     rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in facts)

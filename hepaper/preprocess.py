@@ -43,6 +43,10 @@ def resample(image: sitk.Image, spacing_mm: tuple[float, float, float], mask: bo
     # a new voxel's centre may lie up to half an old voxel beyond the outermost centres, still inside the old
     # voxels: without this padding SimpleITK would call it outside and put air there
     padded = sitk.ZeroFluxNeumannPad(image, [1, 1, 1], [1, 1, 1])
+    if mask:
+        # a new centre exactly half way between a voxel in the mask and one outside would count as in at either face
+        # of a hematoma, which adds percents to its volume; moved by a hair, one face gives and the other takes
+        padded.SetOrigin((np.array(padded.GetOrigin()) + direction @ (1e-3 * had)).tolist())
     done = resampler.Execute(sitk.Cast(padded, sitk.sitkFloat32))
     if mask:
         return sitk.Cast(done >= 0.5, sitk.sitkUInt8)
@@ -81,9 +85,9 @@ def run(study: Study) -> None:
                     ct = study.path("cohort", getattr(patient, f"{timepoint}_ct"))
                     jobs.append((study.path("cohort", name), target, spacing_mm, ct if mask else None))
     for_each(_one, jobs, "resampling", study.params.study.workers)
-    rows = []
-    for source, target, _, ct in jobs:
-        if ct is not None:
+    rows: list[dict[str, object]] = []
+    for source, target, _, reference in jobs:
+        if reference is not None:
             continue
         native, reader = scan_header(source), sitk.ImageFileReader()
         reader.SetFileName(str(target))
@@ -96,7 +100,7 @@ def run(study: Study) -> None:
                 "timepoint": timepoint,
                 **{f"native_{axis}": n for axis, n in zip("zyx", had, strict=True)},
                 **{f"native_{axis}_mm": round(mm, 4) for axis, mm in zip("zyx", had_mm, strict=True)},
-                **{axis: n for axis, n in zip("zyx", size, strict=True)},
+                **dict(zip("zyx", size, strict=True)),
                 **{f"{axis}_mm": round(mm, 4) for axis, mm in zip("zyx", size_mm, strict=True)},
             }
         )

@@ -108,7 +108,7 @@ def extract(scan: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, flo
     area = kept_mask.sum(axis=(1, 2))
     middle = int(np.argmax(area))
     below, middle, above = (int(np.clip(z, 0, len(area) - 1)) for z in (middle - 1, middle, middle + 1))
-    flat = kept_mask[[below, middle, above]].any(axis=0)
+    flat = np.any(kept_mask[[below, middle, above]], axis=0)
     rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
     y0, y1 = _grow(
         int(rows[0]), int(rows[-1]) + 1, settings.margin_mm / spacing[1], settings.min_size_px, scan.shape[1]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hepaper.errors import HepaperError
@@ -22,20 +24,50 @@ def load_predictions(study: Study) -> dict[str, pd.DataFrame]:
     Raises
     ------
     HepaperError
-        If a file lacks a column or holds a label that is neither 0 nor 1.
+        If a file lacks a column, holds a value that cannot be used (with its row), or lacks the training patients that
+        the threshold's rule needs.
     """
     found = {}
     for path in sorted(study.path("classification").glob("*/predictions.csv")):
-        table = pd.read_csv(path, dtype={"patient_id": str})
-        missing = [name for name in COLUMNS if name not in table]
-        if missing:
-            raise HepaperError(f"{path}: column {missing[0]!r} is missing; it needs {', '.join(COLUMNS)}")
-        if not table["label"].isin((0, 1)).all():
-            raise HepaperError(f"{path}: labels must be 0 (NHE) or 1 (HE)")
-        found[path.parent.name] = table
+        try:
+            table = pd.read_csv(path, dtype={"patient_id": str})
+        except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+            raise HepaperError(f"{path}: not readable as CSV ({' '.join(str(error).split())})") from None
+        found[path.parent.name] = _checked(table, path, study.params.statistics.threshold)
     if not found:
         raise HepaperError(f"{study.path('classification')}: no predictions.csv; run the classification stage first")
     return found
+
+
+def _checked(table: pd.DataFrame, path: Path, rule: str) -> pd.DataFrame:
+    """The table when it can be used; rows are counted as a spreadsheet does, the header being row 1."""
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise HepaperError(f"{path}: column {missing[0]!r} is missing; it needs {', '.join(COLUMNS)}")
+    if table.empty:
+        raise HepaperError(f"{path}: no patient in it; give one row a patient")
+    labels, scores = (pd.to_numeric(table[name], errors="coerce") for name in ("label", "score"))
+    checks = (
+        ("split", ~table["split"].isin(SPLITS), f"must be one of {', '.join(SPLITS)}"),
+        ("label", ~labels.isin((0, 1)), "must be 0 (NHE) or 1 (HE)"),
+        ("score", ~np.isfinite(scores), "must be a number"),
+        (
+            "patient_id",
+            table["patient_id"].isna() | table["patient_id"].duplicated(),
+            "is missing or stands there twice",
+        ),
+    )
+    for column, bad, wanted in checks:
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise HepaperError(f"{path}: row {row + 2}: {column} '{table[column].iloc[row]}' {wanted}")
+    table = table.assign(label=labels.astype(int), score=scores.astype(float))
+    if rule == "youden" and table.loc[table["split"] == "train", "label"].nunique() < 2:
+        raise HepaperError(
+            f"{path}: the threshold comes from training patients with and without expansion, and there are none; add "
+            "them, or set statistics.threshold: half"
+        )
+    return table
 
 
 def threshold_of(predictions: pd.DataFrame, rule: str) -> float:
@@ -70,7 +102,8 @@ def performance(
                     value = getattr(metrics, name)
                     row |= {name: value.value, f"{name}_low": value.ci_low, f"{name}_high": value.ci_high}
             rows.append(row)
-    return pd.DataFrame(rows)
+    limits = [f"{name}{end}" for name in ("auc", *METRICS) for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["model", "split", "n", "he", *limits])
 
 
 def against_oracle(study: Study, predictions: dict[str, pd.DataFrame]) -> pd.DataFrame:

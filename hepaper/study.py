@@ -15,6 +15,7 @@ import hashlib
 import html
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -32,7 +33,27 @@ from hepaper.errors import HepaperError
 from hepaper.params import Params, from_notebook, load_params
 
 PACKAGE = Path(__file__).parent
-LIBRARIES = ["torch", "torchvision", "nnunetv2", "timm", "diffusers", "SimpleITK", "nibabel", "pydicom", "scikit-image", "numpy", "scipy", "pandas", "statsmodels", "pingouin", "matplotlib", "pydantic", "papermill", "snakemake", "jupyter-book"]
+LIBRARIES = [
+    "torch",
+    "torchvision",
+    "nnunetv2",
+    "timm",
+    "diffusers",
+    "SimpleITK",
+    "nibabel",
+    "pydicom",
+    "scikit-image",
+    "numpy",
+    "scipy",
+    "pandas",
+    "statsmodels",
+    "pingouin",
+    "matplotlib",
+    "pydantic",
+    "papermill",
+    "snakemake",
+    "jupyter-book",
+]
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,9 @@ STAGES = (
         ("figures",),
         only="phantom",
     ),
-    Stage("preprocess", "03_preprocess", "preprocessed", ("cohort",), ("preprocess",), ("preprocess.py",), ("figures",)),
+    Stage(
+        "preprocess", "03_preprocess", "preprocessed", ("cohort",), ("preprocess",), ("preprocess.py",), ("figures",)
+    ),
     Stage(
         "segmentation",
         "04_segmentation",
@@ -136,9 +159,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON in a stable form, whole or not at all."""
+    """Write JSON in a stable form, whole or not at all; numbers that are not finite become null, as JSON has none."""
+    text = json.dumps(_plain(content), indent=1, sort_keys=True, allow_nan=False)
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True, default=_plain) + "\n", "utf-8")
+        temporary.write_text(text + "\n", "utf-8")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -148,8 +172,16 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        return value.item()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):  # a NumPy scalar
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
@@ -234,11 +266,18 @@ class Study:
             for name in dotted.split("."):
                 value = getattr(value, name)
             sections.append(value.model_dump_json() if hasattr(value, "model_dump_json") else json.dumps(value))
+        if stage.name == "cohort" and self.params.cohort.source == "table":
+            sections.append(self._table_digest())
         inputs = [self.key(stage_named(name)) for name in stage.needs]
-        replaced = [
-            _digest(file.read_bytes()) for pattern in stage.reads for file in sorted(self.folder.glob(pattern))
-        ]
+        replaced = [_digest(file.read_bytes()) for pattern in stage.reads for file in sorted(self.folder.glob(pattern))]
         return _digest(*sections, _code_digest(stage.code), *inputs, *replaced)
+
+    def _table_digest(self) -> str:
+        """The user's cohort table as it is now, or as this run last saw it where the table has stayed elsewhere."""
+        if self.params.cohort.source != "table":
+            return ""
+        table = Path(str(self.params.cohort.table))
+        return _digest(table.read_bytes()) if table.is_file() else self._state_of("cohort/stage.json").get("table", "")
 
     def notebook_key(self, stage: Stage) -> str:
         """Digest for the notebook: the stage's key, the notebook's source and the drawing code."""
@@ -341,9 +380,7 @@ class Study:
             f"{self._maker(function)}</figcaption></figure>"
         )
 
-    def table(
-        self, name: str, caption: str, function: Callable[..., pd.DataFrame], *args: Any, **options: Any
-    ) -> Any:
+    def table(self, name: str, caption: str, function: Callable[..., pd.DataFrame], *args: Any, **options: Any) -> Any:
         """Make ``function(*args, **options)``, save it in ``tables/`` as CSV, and return it for display."""
         from IPython.display import HTML
 
@@ -400,13 +437,15 @@ def stage(name: str) -> Callable[[Callable[[Study], None]], Callable[[Study], No
                         f"{study.folder}; run notebooks/{needed.notebook}.ipynb first, or 'hepaper run'"
                     )
             key = study.key(this)
+            table = study._table_digest() if name == "cohort" else ""
             folder = study.path(this.folder)
             state = study._state(this, "stage.json")
             if folder.exists() and state.get("key") != key:
                 shutil.rmtree(folder)
             folder.mkdir(parents=True, exist_ok=True)
             spent = float(state.get("seconds", 0.0)) if state.get("key") == key else 0.0
-            write_json(folder / "stage.json", {"stage": name, "key": key, "finished": False, "seconds": spent})
+            record = {"stage": name, "key": key, **({"table": table} if table else {})}
+            write_json(folder / "stage.json", {**record, "finished": False, "seconds": spent})
             started = time.monotonic()
             finished = False
             try:
@@ -414,9 +453,7 @@ def stage(name: str) -> Callable[[Callable[[Study], None]], Callable[[Study], No
                 finished = True
             finally:  # an interrupted stage keeps its key, so that the next run goes on from here
                 seconds = round(spent + time.monotonic() - started, 2)
-                write_json(
-                    folder / "stage.json", {"stage": name, "key": key, "finished": finished, "seconds": seconds}
-                )
+                write_json(folder / "stage.json", {**record, "finished": finished, "seconds": seconds})
 
         return run
 
@@ -427,5 +464,5 @@ def open_study(variables: Mapping[str, Any], stage: str) -> Study:
     """First cell of a notebook: ``run = open_study(globals(), "roi")``. Validates the parameters and records them."""
     study = Study(from_notebook(variables), stage)
     study.write_records()
-    print(f"hepaper {__version__}, run folder {study.folder}")
+    print(f"hepaper {__version__}, run {study.params.study.name}")
     return study

@@ -107,10 +107,7 @@ def sphericity(mask: ArrayLike, spacing: Sequence[float]) -> float:
     if surface is None:
         return float("nan")
     surface = surface * step
-    area = (
-        np.linalg.norm(np.cross(surface[:, 1] - surface[:, 0], surface[:, 2] - surface[:, 0]), axis=1).sum()
-        / 2
-    )
+    area = np.linalg.norm(np.cross(surface[:, 1] - surface[:, 0], surface[:, 2] - surface[:, 0]), axis=1).sum() / 2
     volume = 1000 * mesh_volume(mask, spacing)
     return float((36 * np.pi * volume**2) ** (1 / 3) / area)
 
@@ -143,9 +140,7 @@ def hematoma_expansion(
                 f"{name}: volumes must be finite and not negative; measure the scan again or leave it out"
             )
     if baseline.ndim and followup.ndim and baseline.shape != followup.shape:
-        raise HepaperError(
-            f"baseline_ml has shape {baseline.shape}, followup_ml {followup.shape}; give one of each"
-        )
+        raise HepaperError(f"baseline_ml has shape {baseline.shape}, followup_ml {followup.shape}; give one of each")
     growth = followup - baseline
     expanded = (growth > growth_ml + _ROUNDING_ML) | (
         (baseline > 0) & (growth > growth_fraction * baseline + _ROUNDING_ML)
@@ -262,3 +257,9 @@ def reference_labels(study: Study) -> pd.DataFrame:
     if study.path("volumes", "labels_reference.csv").is_file():
         return study.read("volumes", "labels_reference.csv")
     return pd.DataFrame({"patient_id": pd.Series(dtype=str), "he": pd.Series(dtype=bool)})
+
+
+def expanded_by_split(study: Study) -> dict[str, int]:
+    """Patients with HE by split, from the measured volumes."""
+    results = study.results("volume")
+    return {split: results[split]["he"] for split in ("train", "external_1", "external_2") if split in results}

@@ -63,14 +63,12 @@ def test_delong(asah, other, z, p):
     assert result.delta == pytest.approx(result.auc_a - result.auc_b, abs=EXACT)
     assert 0 < result.ci_low < result.delta < result.ci_high
     back = delong_test(asah["poor"], asah[other], asah["wfns"])
-    assert (back.z, back.delta, back.ci_low) == pytest.approx(
-        (-result.z, -result.delta, -result.ci_high), abs=EXACT
-    )
+    assert (back.z, back.delta, back.ci_low) == pytest.approx((-result.z, -result.delta, -result.ci_high), abs=EXACT)
 
 
-PATIENTS = st.lists(
-    st.tuples(st.booleans(), st.integers(-3, 3), st.integers(-3, 3)), min_size=4, max_size=40
-).filter(lambda rows: 2 <= sum(row[0] for row in rows) <= len(rows) - 2)
+PATIENTS = st.lists(st.tuples(st.booleans(), st.integers(-3, 3), st.integers(-3, 3)), min_size=4, max_size=40).filter(
+    lambda rows: 2 <= sum(row[0] for row in rows) <= len(rows) - 2
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -176,9 +174,7 @@ def test_anova_from_summary_is_anova():
     """Oracle: scipy's f_oneway on the data behind the summary."""
     random = np.random.default_rng(1)
     groups = [random.normal(m, 2, n) for m, n in ((0, 12), (1, 30), (0.5, 7))]
-    summary = anova_from_summary(
-        [g.size for g in groups], [g.mean() for g in groups], [g.std(ddof=1) for g in groups]
-    )
+    summary = anova_from_summary([g.size for g in groups], [g.mean() for g in groups], [g.std(ddof=1) for g in groups])
     whole = anova(*groups)
     assert (summary.statistic, summary.p_value) == pytest.approx((whole.statistic, whole.p_value), abs=EXACT)
 
@@ -186,9 +182,7 @@ def test_anova_from_summary_is_anova():
 def test_rank_tests():
     """Oracle: textbook counts. U counts the pairs won; H of three ordered triples is 7.2, p = exp(-3.6)."""
     assert mann_whitney([1, 2, 3], [4, 5, 6]).statistic == 0
-    assert mann_whitney([1, 2, 3], [4, 5, 6]).p_value == pytest.approx(
-        2 / 20
-    )  # 2 of the 20 orders are as extreme
+    assert mann_whitney([1, 2, 3], [4, 5, 6]).p_value == pytest.approx(2 / 20)  # 2 of the 20 orders are as extreme
     assert mann_whitney([2, 2], [2, 2, 2]).p_value == 1
     ordered = kruskal_wallis([1, 2, 3], [4, 5, 6], [7, 8, 9])
     assert (ordered.statistic, ordered.p_value) == pytest.approx((7.2, np.exp(-3.6)))
@@ -225,9 +219,7 @@ def test_nothing_to_compare_is_an_error(call):
 
 def test_icc(shared):
     """Oracle: Shrout & Fleiss (1979), Table 4: ICC(2,1) = 0.29, 95 % interval 0.02 to 0.76 (R psych::ICC)."""
-    result = icc(
-        pd.read_csv(shared / "data" / "reliability" / "shrout_fleiss_1979.csv").drop(columns="target")
-    )
+    result = icc(pd.read_csv(shared / "data" / "reliability" / "shrout_fleiss_1979.csv").drop(columns="target"))
     assert result.icc == pytest.approx(0.29, abs=5e-3)
     assert (result.ci_low, result.ci_high) == pytest.approx((0.019, 0.761), abs=5e-4)
 

@@ -25,15 +25,11 @@ def test_agrees_with_pyradiomics(shared, case):
         published = {row.pop("featureName"): row[case] for row in csv.DictReader(file)}
     image = sitk.ReadImage(str(folder / f"{case}_label.nrrd"))
     mask, spacing = sitk.GetArrayFromImage(image) == 1, image.GetSpacing()[::-1]
-    assert 1000 * mesh_volume(mask, spacing) == pytest.approx(
-        float(published["original_shape_MeshVolume"]), rel=1e-3
-    )
+    assert 1000 * mesh_volume(mask, spacing) == pytest.approx(float(published["original_shape_MeshVolume"]), rel=1e-3)
     assert 1000 * voxel_volume(mask, spacing) == pytest.approx(
         float(published["original_shape_VoxelVolume"]), rel=1e-13
     )
-    assert sphericity(mask, spacing) == pytest.approx(
-        float(published["original_shape_Sphericity"]), abs=0.003
-    )
+    assert sphericity(mask, spacing) == pytest.approx(float(published["original_shape_Sphericity"]), abs=0.003)
 
 
 def test_exact_solids():

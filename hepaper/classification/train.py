@@ -26,15 +26,16 @@ def rate(epoch: int, settings: ClassificationParams) -> float:
 
 
 def augment(batch: torch.Tensor, settings: ClassificationParams, generator: torch.Generator) -> torch.Tensor:
-    """Random left-right flips and random crops (``crop_scale`` to 1 of the area), image by image."""
+    """Random left-right flips, rotations, and crops (``crop_scale`` to 1 of the area), image by image."""
     count, _, size, _ = batch.shape
     theta = torch.zeros(count, 2, 3)
     scale = torch.sqrt(settings.crop_scale + (1 - settings.crop_scale) * torch.rand(count, generator=generator))
     mirror = torch.ones(count)
     if settings.flip:
         mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    theta[:, 0, 0] = scale * mirror
-    theta[:, 1, 1] = scale
+    angle = math.radians(settings.rotate_deg) * (2 * torch.rand(count, generator=generator) - 1)
+    theta[:, 0, 0], theta[:, 0, 1] = scale * mirror * angle.cos(), -scale * mirror * angle.sin()
+    theta[:, 1, 0], theta[:, 1, 1] = scale * angle.sin(), scale * angle.cos()
     theta[:, :, 2] = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 - scale)[:, None]
     grid = nn.functional.affine_grid(theta, [count, 1, size, size], align_corners=False)
     return nn.functional.grid_sample(batch, grid, padding_mode="border", align_corners=False)

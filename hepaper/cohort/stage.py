@@ -59,7 +59,10 @@ def _take_in(ct: Path, mask: Path | None, target: Path) -> None:
     if not target.exists():
         scan = read_ct(ct)
         images.save_image(
-            target, sitk.Cast(sitk.Round(sitk.Clamp(scan, lowerBound=images.AIR_HU, upperBound=images.MOST_HU)), sitk.sitkInt16)
+            target,
+            sitk.Cast(
+                sitk.Round(sitk.Clamp(scan, lowerBound=images.AIR_HU, upperBound=images.MOST_HU)), sitk.sitkInt16
+            ),
         )
     mask_target = target.with_name(target.name.replace(".nii.gz", "_mask.nii.gz"))
     if mask is not None and not mask_target.exists():
@@ -150,8 +153,8 @@ def _decide(study: Study, table: pd.DataFrame, sources: dict) -> tuple[pd.DataFr
     rest = table[table["patient_id"].isin(first.loc[first["eligible"], "patient_id"])]
     ids = list(rest["patient_id"])
     if study.params.cohort.source == "phantom":
-        jobs = [(study, patient_id, timepoint) for patient_id in ids for timepoint in ("baseline", "followup")]
-        for_each(_make_phantom, jobs, "phantom scans", workers)
+        scans = [(study, patient_id, timepoint) for patient_id in ids for timepoint in ("baseline", "followup")]
+        for_each(_make_phantom, scans, "phantom scans", workers)
     else:
         jobs = [
             (

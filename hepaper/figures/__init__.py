@@ -2,7 +2,7 @@
 
 from hepaper.figures.classification import confusion_matrices, metric_bars, roc_curves
 from hepaper.figures.cohort import distributions_vs_table1, flowchart
-from hepaper.figures.images import overlay_cases, phantom_gallery, roi_panel, segmentation_overlay, slice_montage
+from hepaper.figures.images import overlay_cases, phantom_gallery, roi_panel, slice_montage
 from hepaper.figures.segmentation import bland_altman, dice_iou_by_split, volume_agreement
 from hepaper.figures.style import save_figure
 from hepaper.figures.training import classifier_training_curve, score_distributions, training_curves
@@ -21,7 +21,6 @@ __all__ = [
     "roi_panel",
     "save_figure",
     "score_distributions",
-    "segmentation_overlay",
     "slice_montage",
     "training_curves",
     "volume_agreement",

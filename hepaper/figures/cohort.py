@@ -15,24 +15,23 @@ from hepaper.errors import HepaperError
 from hepaper.figures import style
 from hepaper.published import table1 as published_table1
 
-_Excluded = list[tuple[str, dict[str, int]]]  # heading, {reason: patients}
 _SET_NAMES = {
     "train": "Training set", "external_1": "External validation set 1", "external_2": "External validation set 2",
 }  # fmt: skip
 
 
-def _counts(counts: pd.DataFrame | Mapping[str, Any]) -> tuple[int, _Excluded, dict[str, int]]:
+def _counts(counts: pd.DataFrame | Mapping[str, Any]) -> tuple[int, dict[str, int], dict[str, int]]:
     if isinstance(counts, pd.DataFrame):
         if missing := [c for c in ("kind", "name", "n") if c not in counts]:
             raise HepaperError(f"flowchart counts: column(s) {', '.join(missing)} missing")
         by_kind = {kind: dict(zip(rows["name"], rows["n"], strict=True)) for kind, rows in counts.groupby("kind")}
         total = int(counts.loc[counts["kind"] == "total", "n"].iloc[0])
-        excluded = [("", {str(reason): int(n) for reason, n in by_kind.get("excluded", {}).items()})]
+        excluded = {str(reason): int(n) for reason, n in by_kind.get("excluded", {}).items()}
         splits = {str(split): int(n) for split, n in by_kind.get("split", {}).items()}
     else:
         total, splits = int(counts["total"]), dict(counts["splits"])
-        excluded = [("", dict(counts["excluded"]))] if counts["excluded"] else []
-    left = total - sum(sum(reasons.values()) for _, reasons in excluded)
+        excluded = dict(counts["excluded"])
+    left = total - sum(excluded.values())
     if left != sum(splits.values()):
         raise HepaperError(
             f"flowchart counts: {left} of {total} patients are left, but the splits hold {sum(splits.values())}"
@@ -61,15 +60,11 @@ def flowchart(counts: pd.DataFrame | Mapping[str, Any], he: Mapping[str, int] | 
     for split, expanded in (he or {}).items():
         if not 0 <= expanded <= splits.get(split, 0):
             raise HepaperError(f"flowchart: {expanded} HE among {splits.get(split, 0)} patients of {split}")
-    lines: list[tuple[str, str]] = []  # (text, weight)
-    for heading, reasons in excluded:
-        if heading:
-            lines.append((f"{heading} (n = {sum(reasons.values()):,})", "bold"))
-        for reason, n in reasons.items():
-            words = f"• {reason[:1].upper()}{reason[1:]} (n\u00a0=\u00a0{n:,})"  # the count stays in one piece
-            lines += [(text, "normal") for text in textwrap.wrap(words, 48, subsequent_indent="   ")]
-    if not lines:
-        lines = [("None", "normal")]
+    lines: list[str] = []
+    for reason, n in excluded.items():
+        words = f"• {reason[:1].upper()}{reason[1:]} (n\u00a0=\u00a0{n:,})"  # the count stays in one piece
+        lines += textwrap.wrap(words, 48, subsequent_indent="   ")
+    lines = lines or ["None"]
     # all lengths in inches
     line_height, head = 0.225, 0.42
     height_excluded = head + 0.12 + line_height * len(lines)
@@ -112,9 +107,9 @@ def flowchart(counts: pd.DataFrame | Mapping[str, Any], he: Mapping[str, int] | 
     y = branch + height_excluded / 2 - head / 2 - 0.02
     axes.text(left + 0.15, y, f"Excluded (n = {total - sum(splits.values()):,})", fontweight="bold", va="center")
     y -= head / 2 - 0.02 - line_height / 2
-    for text, weight in lines:
+    for text in lines:
         y -= line_height
-        axes.text(left + 0.15, y, text, va="center", fontsize=8.5, fontweight=weight)
+        axes.text(left + 0.15, y, text, va="center", fontsize=8.5)
     box(trunk - wide / 2, included_top - row, wide, row)
     words = f"Patients included (n = {sum(splits.values()):,})"
     axes.text(trunk, included_top - row / 2, words, ha="center", va="center", fontweight="bold")

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from hepaper.errors import HepaperError
@@ -128,25 +127,6 @@ def overlay_cases(cases: Sequence[Mapping[str, Any]], level: float = 40, width: 
             color="white", ha="right", va="bottom", fontsize=8.5,
             bbox={"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 2},
         )  # fmt: skip
-    return figure
-
-
-@style.in_style
-def segmentation_overlay(
-    images: Sequence[NDArray], truths: Sequence[NDArray | None], predictions: Sequence[NDArray | None],
-    titles: Sequence[str] | None = None, level: float = 40, width: float = 80, columns: int = 4,
-) -> Figure:  # fmt: skip
-    """Both outlines on one image a case: truth and prediction."""
-    names = _titles(titles, len(images))
-    lines = max((name.count("\n") + 1 for name in names if name), default=0)
-    figure, panels = _grid(len(images), columns, np.shape(images[0])[:2] if images else (1, 1), lines)
-    for panel, image, truth, prediction, name in zip(panels, images, truths, predictions, names, strict=False):
-        _show(panel, image, level, width)
-        _outline(panel, truth, style.TRUTH)
-        _outline(panel, prediction, style.PREDICTION)
-        panel.set_title(name, fontsize=8.5, fontweight="normal", loc="center", pad=3)
-    handles = [Line2D([], [], color=c, label=n) for c, n in ((style.TRUTH, "truth"), (style.PREDICTION, "prediction"))]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 

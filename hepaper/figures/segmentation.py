@@ -51,7 +51,8 @@ def dice_iou_by_split(metrics: pd.DataFrame, published: bool = True) -> Figure:
         panel.set_xticks(range(len(groups)), [f"{name}\n(n = {len(rows)})" for _, name, rows in groups], fontsize=8.5)
         panel.set_xlim(-0.6, len(groups) - 0.4)
         low = np.nanmin(metrics[["dice", "iou"]].to_numpy(float))
-        panel.set_ylim(max(0.0, np.floor(10 * low - 0.2) / 10) if np.isfinite(low) else 0, 1.02)
+        floor = np.floor(10 * low - 0.2) / 10 if np.isfinite(low) else 0.0
+        panel.set_ylim(floor if floor > 0 else -0.02, 1.02)
         panel.set_title(title)
         panel.grid(axis="y")
         style.panel_letter(panel, letter)

@@ -114,11 +114,6 @@ def panel_letter(axes: Any, letter: str) -> None:
     )  # fmt: skip
 
 
-def empty_panel(axes: Any, words: str) -> None:
-    """Say in the panel why nothing is drawn."""
-    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=GREY, wrap=True)
-
-
 def splits_in(values: Any) -> list[str]:
     """The splits present, in the study's order, unknown ones after them."""
     present = list(dict.fromkeys(values))

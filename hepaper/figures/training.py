@@ -45,8 +45,7 @@ def training_curves(log: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figure:
         other = style.RED if single else colour
         style_of_validation = {"color": other, "ls": "-" if single else "--", "lw": 1.8 if single else 1.2}
         _line(loss, epoch, table["val_loss"], label=f"{prefix}validation" if single else None, **style_of_validation)
-    values = np.concatenate([t[["pseudo_dice", "ema_pseudo_dice"]].to_numpy().ravel() for t in logs.values()])
-    dice.set(xlabel="Epoch", ylabel="Pseudo-Dice", ylim=(0, max(1.0, float(np.nanmax(values)))))
+    dice.set(xlabel="Epoch", ylabel="Pseudo-Dice", ylim=(-0.02, 1.02))
     dice.set_title("Pseudo-Dice")
     loss.set(xlabel="Epoch", ylabel="Dice + cross-entropy loss")
     loss.set_title("Loss")

@@ -124,6 +124,11 @@ def adapt_plans(plans: dict, settings: SegmentationParams, seed: int) -> None:
             f"{[int(n) for n in admissible]}"
         )
     stages = min(len(features), len(strides))
+    if stages < 3:  # nnU-Net's deep supervision gives its coarsest output no weight: with one output nothing is left
+        raise HepaperError(
+            f"segmentation.patch_size {patch} and segmentation.features {features} make a network of {stages} stage(s), "
+            "and nnU-Net's deep supervision needs three; give three features or more and a patch large enough for them"
+        )
     kwargs = configuration["architecture"]["arch_kwargs"]
     kwargs.update(
         n_stages=stages,

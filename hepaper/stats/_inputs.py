@@ -30,9 +30,7 @@ def labels(y_true: ArrayLike) -> NDArray[np.bool_]:
         raise HepaperError("y_true: labels must be 0 (no expansion) or 1 (expansion)")
     positive = array == 1
     if positive.all() or not positive.any():
-        raise HepaperError(
-            f"y_true: all {array.size} patients have the same label; both labels are needed"
-        )
+        raise HepaperError(f"y_true: all {array.size} patients have the same label; both labels are needed")
     return positive
 
 

@@ -65,9 +65,7 @@ def icc(ratings: ArrayLike) -> Icc:
             result = pingouin.intraclass_corr(long, targets="target", raters="rater", ratings="rating")
     finally:
         pingouin.options.update(rounding)
-    single = result.loc[result["Type"].isin(("ICC(A,1)", "ICC2"))].iloc[
-        0
-    ]  # its name since 0.6, its name before
+    single = result.loc[result["Type"].isin(("ICC(A,1)", "ICC2"))].iloc[0]  # its name since 0.6, its name before
     low, high = single[next(name for name in result.columns if name.startswith("CI95"))]
     return Icc(float(single["ICC"]), float(low), float(high))
 

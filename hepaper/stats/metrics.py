@@ -51,9 +51,7 @@ def proportion(count: int, total: int, confidence: float = 0.95, interval: Inter
         raise HepaperError(f"interval: expected 'wilson' or 'wald', got {interval!r}")
     if total == 0:
         return Proportion(float("nan"), float("nan"), float("nan"))
-    low, high = proportion_confint(
-        count, total, alpha=1 - _inputs.level(confidence), method=_METHODS[interval]
-    )
+    low, high = proportion_confint(count, total, alpha=1 - _inputs.level(confidence), method=_METHODS[interval])
     return Proportion(count / total, float(low), float(high))
 
 

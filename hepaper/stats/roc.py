@@ -1,7 +1,7 @@
 """Area under the ROC curve and its comparison, by the method of DeLong.
 
-DeLong ER, DeLong DM, Clarke-Pearson DL. Biometrics 1988;44:837-845, computed from midranks in O(n log n) as
-in Sun X, Xu W. IEEE Signal Process Lett 2014;21:1389-1393.
+DeLong ER, DeLong DM, Clarke-Pearson DL. Biometrics 1988;44:837-845, computed in O(n log n) as by
+Sun X, Xu W. IEEE Signal Process Lett 2014;21:1389-1393.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ class DelongTest:
 def _placements(positive: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
     """For each positive the fraction of negatives below it, for each negative that of positives above.
 
-    Ties count half. A rank among all less the rank within the own class counts the other class's patients below.
+    Ties count half. Equal scores form a group; running counts of each class over the sorted groups say how many
+    patients lie below: the midranks of Sun & Xu with one sort in place of three.
     """
-    overall = stats.rankdata(score)
-    n_positive = np.count_nonzero(positive)
-    n_negative = positive.size - n_positive
-    below_positives = overall[positive] - stats.rankdata(score[positive])
-    below_negatives = overall[~positive] - stats.rankdata(score[~positive])
-    return below_positives / n_negative, 1 - below_negatives / n_positive
+    _, group = np.unique(score, return_inverse=True)
+    positives = np.bincount(group[positive], minlength=group.max() + 1)
+    negatives = np.bincount(group[~positive], minlength=group.max() + 1)
+    negatives_below = np.cumsum(negatives) - negatives / 2
+    positives_below = np.cumsum(positives) - positives / 2
+    return negatives_below[group[positive]] / negatives.sum(), 1 - positives_below[group[~positive]] / positives.sum()
 
 
 def _variance(of_positives: NDArray, of_negatives: NDArray) -> float:
@@ -100,9 +101,7 @@ def roc_auc(y_true: ArrayLike, y_score: ArrayLike, confidence: float = 0.95) -> 
     return RocAuc(auc, variance, float(np.maximum(auc - half, 0)), float(np.minimum(auc + half, 1)))
 
 
-def delong_test(
-    y_true: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, confidence: float = 0.95
-) -> DelongTest:
+def delong_test(y_true: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, confidence: float = 0.95) -> DelongTest:
     """Two-sided DeLong test of two scores of the same patients.
 
     Returns

@@ -232,7 +232,7 @@ def _calcifications(head: Head, x: np.ndarray, lateral: np.ndarray, y: np.ndarra
 
 
 def face(head: Head, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Fields:
-    """Orbits, air spaces and bone below the brain; needed by low slices only."""
+    """Orbits, air spaces and bone below the brain, and where the beam hardens; needed by low slices only."""
     sx, sy, sz = head.scale
     x, y, z = x / sx, y / sy, z / sz
     lateral = np.abs(x)
@@ -269,7 +269,9 @@ def face(head: Head, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> Fields:
             cheek,
         ]
     )
-    return {"air": air, "orbit": orbit, "globe": globe, "muscles": muscles, "walls": walls}
+    # where the petrous bones take the soft part of the beam: the dark bar across the brainstem
+    bar = np.exp(-np.square((y + 12) / 6) - np.square((z + 38) / 9)) * np.clip((44 - lateral) / 10, 0, 1)
+    return {"air": air, "orbit": orbit, "globe": globe, "muscles": muscles, "walls": walls, "hardened": bar}
 
 
 def _inside(distance: np.ndarray, width: float) -> np.ndarray:
@@ -282,7 +284,7 @@ def _inside(distance: np.ndarray, width: float) -> np.ndarray:
 
 def _blend(hu: np.ndarray, value: np.ndarray | float, share: np.ndarray) -> None:
     """Replace ``share`` (0 to 1) of what is there, in place."""
-    change = np.subtract(np.float32(value) if np.isscalar(value) else value, hu)
+    change = np.subtract(value if isinstance(value, np.ndarray) else np.float32(value), hu)
     change *= share
     hu += change
 
@@ -354,6 +356,7 @@ def _paint_brain(head: Head, fields: Fields, width: float, hu: np.ndarray) -> No
     matter = _inside(_RIBBON - to_csf, 1.6 * width)
     matter *= np.float32(head.white - head.grey)
     matter += np.float32(head.grey)
+    matter += np.float32(0.35) * fields["folds"]  # no tissue is quite even
     if "nuclei" in fields:
         _blend(matter, head.grey - 0.5, _inside(fields["nuclei"], 2.0))
         cerebellum, stem = fields["cerebellum"], fields["stem"]
@@ -368,14 +371,18 @@ def _paint_brain(head: Head, fields: Fields, width: float, hu: np.ndarray) -> No
             _blend(matter, head.white + 4, _inside(stem, width))
             tissue = np.maximum(tissue, _inside(np.maximum(stem, inner), width))
     if "edema" in fields:
-        _blend(matter, 21.0, 0.9 * fields["edema"])
+        _blend(matter, 19.0, 0.9 * fields["edema"])
     tissue *= cavity
     _blend(hu, matter, tissue)
     falx = np.maximum(np.maximum(mid - 0.8, 2 - deep), inner + 0.5)
     sinus = np.maximum(mid - 4 - 0.9 * np.minimum(inner, 0), np.maximum(-4.5 - inner, fields["behind"]))
     if "tent" in fields:
         falx = np.maximum(falx, -fields["tent"])
-        _blend(hu, 48.0, 0.7 * _inside(np.maximum(np.abs(fields["tent"]) - 0.7, fields["cerebellum"] - 1.5), width) * cavity)
+        _blend(
+            hu,
+            48.0,
+            0.7 * _inside(np.maximum(np.abs(fields["tent"]) - 0.7, fields["cerebellum"] - 1.5), width) * cavity,
+        )
     _blend(hu, 56.0, 0.85 * _inside(falx, width))
     _blend(hu, 52.0, _inside(sinus, width) * cavity)
     if "ventricles" in fields and fields["ventricles"].min() < width:

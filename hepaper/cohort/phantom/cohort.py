@@ -149,7 +149,9 @@ class PhantomCohort:
         if unknown := set(wanted) - set(latent.SPLITS):
             raise HepaperError(f"phantom cohort: no split {sorted(unknown)[0]!r}; there are {', '.join(latent.SPLITS)}")
         if any(int(count) != count or count < 0 for count in wanted.values()) or sum(wanted.values()) == 0:
-            raise HepaperError(f"phantom cohort: patients of each split must be counts, not all zero, got {dict(wanted)}")
+            raise HepaperError(
+                f"phantom cohort: patients of each split must be counts, not all zero, got {dict(wanted)}"
+            )
         if int(coarsen) != coarsen or not 1 <= coarsen <= 16:
             raise HepaperError(f"phantom cohort: coarsen must be a whole number from 1 to 16, got {coarsen!r}")
         if int(seed) != seed or seed < 0:
@@ -269,7 +271,10 @@ def _save(nifti, path: Path) -> None:
     """Write a NIfTI image with gzip level 1, without name or time in the gzip header (same scan, same bytes)."""
     import gzip
 
-    with path.open("wb") as file, gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as packed:
+    with (
+        path.open("wb") as file,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as packed,
+    ):
         packed.write(nifti.to_bytes())
 
 

@@ -50,7 +50,9 @@ def spline(nodes: int, positions: np.ndarray) -> np.ndarray:
     return weights
 
 
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, int, int], lengths: tuple[float, float, float]) -> np.ndarray:
+def smooth_noise(
+    rng: np.random.Generator, shape: tuple[int, int, int], lengths: tuple[float, float, float]
+) -> np.ndarray:
     """Smooth random field of about unit variance; ``lengths`` are distances between independent values, in nodes."""
     matrices = []
     for count, length in zip(shape, lengths, strict=True):
@@ -101,7 +103,9 @@ def make_hematoma(patient: Patient, timepoint: str, head: Head, seed: int) -> He
     count = (2 * np.ceil(reach / STEP) + 1).astype(int)
     origin = center - STEP * (count - 1) / 2
     x, y, z = (
-        (origin[axis] + STEP * np.arange(count[axis])).astype(np.float32).reshape([-1 if a == 2 - axis else 1 for a in range(3)])
+        (origin[axis] + STEP * np.arange(count[axis]))
+        .astype(np.float32)
+        .reshape([-1 if a == 2 - axis else 1 for a in range(3)])
         for axis in range(3)
     )
     shape = (count[2], count[1], count[0])
@@ -128,7 +132,7 @@ def make_hematoma(patient: Patient, timepoint: str, head: Head, seed: int) -> He
     density = _density(patient, rng, shape, origin, center, radius, first)
     days = patient.baseline_to_followup_h / 24
     edema = patient.edema_mm * (1.0 if timepoint == "baseline" else 1.3 + 0.45 * min(days, 4))
-    return Hematoma(origin, level, density, center, float(edema), float(wanted))
+    return Hematoma(origin, level.astype(np.float32), density, center, float(edema), float(wanted))
 
 
 def _wall(patient: Patient, head: Head, x, y, z, shape, radius: float) -> np.ndarray:
@@ -180,7 +184,10 @@ def _strength(patient: Patient, smooth: np.ndarray, rough: np.ndarray, wall: np.
     low, high = 0.0, 9.0
     for _ in range(7):
         middle = 0.5 * (low + high)
-        if _mask_sphericity(_with_volume(smooth + middle * rough, wall, None, patient.baseline_ml)) > patient.sphericity:
+        if (
+            _mask_sphericity(_with_volume(smooth + middle * rough, wall, None, patient.baseline_ml))
+            > patient.sphericity
+        ):
             low = middle
         else:
             high = middle

@@ -161,7 +161,8 @@ def _calibration() -> tuple[np.ndarray, np.ndarray]:
     visible, hidden = visible_logit(features), hidden_logit(features)
     logit = visible + hidden
     intercepts = [
-        brentq(lambda a, share=share: float(np.mean(expit(a + logit))) - share, -15, 15) for share in PREVALENCE.values()
+        brentq(lambda a, share=share: float(np.mean(expit(a + logit))) - share, -15, 15)
+        for share in PREVALENCE.values()
     ]
     nodes = np.quantile(hidden, (np.arange(48) + 0.5) / 48)
     return np.array(intercepts), nodes
@@ -259,15 +260,19 @@ def draw(u: np.ndarray, center: np.ndarray, reason: np.ndarray) -> Columns:
         "ineligible_reason": np.array([*REASONS, None], dtype=object)[reason],
         "location": np.array(LOCATIONS, dtype=object)[location],
         "side": np.where(take["side"] < 0.5, "left", "right").astype(object),
-        "lobe": np.array(["frontal", "parietal", "temporal", "occipital"], dtype=object)[(take["lobe"] * 4).astype(int)],
+        "lobe": np.array(["frontal", "parietal", "temporal", "occipital"], dtype=object)[
+            (take["lobe"] * 4).astype(int)
+        ],
         "heterogeneity": features["heterogeneity"],
         "irregularity": features["irregularity"],
-        "satellites": np.where(without, 0, features["satellite_count"]),
+        "satellites": np.where(without | small, 0, features["satellite_count"]),
         "texture_hu": texture,
         "density_hu": 63.5 + 6 * take["density"] - 0.35 * (texture - 6),
-        "sphericity": np.where(without, np.nan, 0.66 - 0.07 * features["irregularity"] - 0.008 * features["irregularity"] ** 2),
-        "edema_mm": 2.0 + 3.5 * take["edema"],
-        "island_sign": (features["satellite_count"] >= 3) & ~without,
+        "sphericity": np.where(
+            without, np.nan, 0.66 - 0.07 * features["irregularity"] - 0.008 * features["irregularity"] ** 2
+        ),
+        "edema_mm": 3.0 + 4.0 * take["edema"],
+        "island_sign": (features["satellite_count"] >= 3) & ~without & ~small,
         "blend_sign": blend & ~without,
         "swirl_sign": swirl & ~without,
         "fluid_level": fluid & ~without,

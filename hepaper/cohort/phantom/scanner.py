@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hepaper.cohort.phantom.cohort import Patient, Scan
 
 SUBSLICES = 3  # samples across a slice, for partial volume
+HARDENING_HU = 8.0  # depth of the dark bar between the petrous bones
 _COARSE = 3.0  # mm in plane, the grid of the smooth fields
 
 
@@ -108,6 +109,8 @@ def acquire(patient: Patient, timepoint: str, seed: int, coarsen: int = 1) -> Sc
     later = int(timepoint == "followup")
     scanner = SCANNERS[patient.center]
     head = anatomy.make_head(_rng(seed, patient, 10), patient.age, patient.sex)
+    if patient.primary_ivh:  # blood under pressure
+        head = replace(head, ventricle=head.ventricle + 2.5)
     blood = make_hematoma(patient, timepoint, head, seed)
     rng = _rng(seed, patient, 20, later)
     turn = _rotation(rng.normal(0, np.deg2rad([3.5, 3.0, 2.5])).clip(-0.15, 0.15))
@@ -167,7 +170,9 @@ def _render(
         )
         for k in range(3)
     ]
-    x, y, z = ((turn[0, k] * world[0] + turn[1, k] * world[1] + turn[2, k] * world[2]).astype(np.float32) for k in range(3))
+    x, y, z = (
+        (turn[0, k] * world[0] + turn[1, k] * world[1] + turn[2, k] * world[2]).astype(np.float32) for k in range(3)
+    )
 
     # each group of fields only as high or as low as it is needed: (first sample across slices, its last, fields)
     everywhere = anatomy.skull(head, x, y, z)
@@ -177,12 +182,14 @@ def _render(
     for wanted, make in (((z < anatomy.CORE_TOP), _core), ((z < anatomy.FACE_TOP), _face)):
         end = SUBSLICES * -(-int(np.count_nonzero(wanted.any(axis=(1, 2)))) // SUBSLICES)
         if end:
-            groups.append((0, end, make(patient, head, *(axis[:end] for axis in (before if make is _core else (x, y, z))))))
+            groups.append(
+                (0, end, make(patient, head, *(axis[:end] for axis in (before if make is _core else (x, y, z)))))
+            )
 
     hu = np.full((slices, rows, columns), anatomy.AIR, np.float32)
     occupancy = np.zeros((slices, rows, columns), np.float32)
     width = max(skip * pixel, 0.8)
-    near = everywhere["dome"] < head.bone + head.scalp + _COARSE
+    near = np.asarray(everywhere["dome"] < head.bone + head.scalp + _COARSE)
     for k in range(slices):
         here = slice(k * SUBSLICES, (k + 1) * SUBSLICES)
         box = _box(near[here].any(axis=0), row_mm, column_mm)
@@ -198,6 +205,8 @@ def _render(
         if blood is not None:
             _bleed(slab, blood, geometry, turn, depth[here], row_mm[box[0]], column_mm[box[1]], width)
         hu[k][box] = anatomy.paint(head, slab, width).mean(axis=0)
+        if "hardened" in slab:
+            hu[k][box] -= HARDENING_HU * slab["hardened"].mean(axis=0)
         if "blood" in slab:
             occupancy[k][box] = slab["blood"].mean(axis=0)
     return hu, occupancy
@@ -318,12 +327,13 @@ def _disturb(hu: np.ndarray, patient: Patient, scanner: Scanner, geometry: Geome
 
 def _streak(hu: np.ndarray, rng, strength: float, slices: int) -> None:
     rows, columns = hu.shape[1:]
-    r = np.arange(rows, dtype=np.float32)[:, None] - rows * rng.uniform(0.2, 0.8)
-    c = np.arange(columns, dtype=np.float32)[None, :] - columns * rng.uniform(0.2, 0.8)
+    # from the face or the temporal bone: teeth, clips, an earring
+    r = np.arange(rows, dtype=np.float32)[:, None] - rows * rng.uniform(0.0, 0.45)
+    c = np.arange(columns, dtype=np.float32)[None, :] - columns * (0.5 + rng.choice([-1, 1]) * rng.uniform(0.25, 0.45))
     angle = np.arctan2(r, c)
     fan = np.zeros_like(angle)
     for count in rng.integers(5, 40, 5):
         fan += np.cos(count * angle + rng.uniform(0, 6.28))
-    fan *= strength / 2.2 * np.exp(-np.hypot(r, c) / (0.35 * rows))
+    fan *= strength / 2.2 * np.exp(-np.hypot(r, c) / (0.45 * rows))
     for k in range(slices):
         hu[k] += fan * rng.uniform(0.4, 1.0)

@@ -23,6 +23,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tqdm import tqdm
 
 from hepaper import machine
+from hepaper.errors import HepaperError
 
 
 class BatchesAhead:
@@ -42,9 +43,9 @@ class BatchesAhead:
         self._thread.start()
 
     def _work(self) -> None:
-        for loader in self._order:
+        for loader in itertools.chain(self._order, [None]):
             try:
-                item = next(loader)
+                item = next(loader) if loader is not None else StopIteration()
             except BaseException as error:  # handed to the training loop, which raises it
                 item = error
             while not self._stop.is_set():
@@ -180,7 +181,7 @@ class nnUNetTrainerHE(nnUNetTrainer):
         """nnU-Net's bookkeeping, then ours: stop on a loss that is not finite, write the log, move the bar."""
         losses = {name: float(self.logger.get_value(f"{name}_losses", step=-1)) for name in ("train", "val")}
         if not all(np.isfinite(loss) for loss in losses.values()):
-            raise FloatingPointError(
+            raise HepaperError(
                 f"the loss is not finite in epoch {self.current_epoch} (training {losses['train']}, validation "
                 f"{losses['val']}); lower segmentation.learning_rate or look at the scans"
             )

@@ -1,0 +1,351 @@
+"""The classifier: its rate, its augmentation, its network, repeatable training, and the patient's score."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from hepaper.classification import model as model_module
+from hepaper.classification import train as train_module
+from hepaper.classification.model import HE, Classifier, build, to_input
+from hepaper.classification.stage import load_crops, patient_scores
+from hepaper.classification.train import augment, hash_seed, rate, train
+from hepaper.errors import HepaperError
+from hepaper.params import ClassificationParams, make_params
+from hepaper.roi import POSITIONS
+from hepaper.study import Study
+
+TINY = ClassificationParams(
+    pretrained=False, image_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=2, epochs=6, batch_size=8,
+    learning_rate=3e-3, final_learning_rate=1e-3, checkpoint_every=2,
+)  # fmt: skip
+
+
+def toy(count: int = 24, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
+    """Separable crops of uneven sizes: those with expansion are bright in the middle."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    crops = []
+    for label in labels:
+        height, width = rng.integers(9, 30, 2)
+        crop = rng.uniform(0.2, 0.5, (height, width))
+        if label:
+            crop[height // 4 : -(height // 4), width // 4 : -(width // 4)] += 0.45
+        crops.append(crop.astype(np.float32))
+    return crops, labels
+
+
+@dataclasses.dataclass
+class Trained:
+    folder: Path
+    settings: ClassificationParams
+
+    @property
+    def log(self) -> bytes:
+        return (self.folder / "training_log.csv").read_bytes()
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        from safetensors.torch import load_file
+
+        return load_file(self.folder / "model" / "network.safetensors")
+
+
+def trained(folder: Path, seed: int = 3, **changes: Any) -> Trained:
+    settings = TINY.model_copy(update=changes)
+    train(*toy(), settings, seed, folder, "cpu")
+    return Trained(folder, settings)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return trained(tmp_path_factory.mktemp("one"))
+
+
+# ------------------------------------------------------------------------------------------------ settings
+
+
+def test_rate_is_the_papers_cosine() -> None:
+    """Oracle: the paper: 2e-4 to 1e-4 over 100 epochs; the cosine is symmetric about its middle, 1.5e-4."""
+    settings = ClassificationParams()
+    assert rate(0, settings) == 2e-4
+    assert rate(99, settings) == 1e-4
+    assert rate(49, settings) + rate(50, settings) == pytest.approx(3e-4)
+    assert rate(33, settings) == pytest.approx(1e-4 + 1e-4 * 0.75)  # cos(60 degrees) = 1/2
+    values = [rate(epoch, settings) for epoch in range(100)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_rate_agrees_with_torch() -> None:
+    """Oracle: torch's CosineAnnealingLR over epochs - 1 steps."""
+    settings = ClassificationParams(epochs=7, learning_rate=5e-4, final_learning_rate=1e-5)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 5e-4)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 6, 1e-5)
+    for epoch in range(7):
+        assert rate(epoch, settings) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+    assert rate(0, settings.model_copy(update={"epochs": 1})) == 5e-4
+
+
+def test_the_logged_rate_is_the_optimizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: what Adam is stepped with, seen at its step: the cosine of each epoch; weight decay arrives as well."""
+    seen = []
+    step = torch.optim.Adam.step
+
+    def spied(self: torch.optim.Adam, *args: Any, **options: Any) -> Any:
+        seen.append((self.param_groups[0]["lr"], self.param_groups[0]["weight_decay"]))
+        return step(self, *args, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spied)
+    run = trained(tmp_path, weight_decay=0.01, batch_size=24)
+    assert seen == [(rate(epoch, run.settings), 0.01) for epoch in range(6)]
+    log = pd.read_csv(tmp_path / "training_log.csv")
+    np.testing.assert_allclose(log["lr"], [lr for lr, _ in seen], rtol=1e-7)
+
+
+# ------------------------------------------------------------------------------------------------ augmentation
+
+
+def test_augment_identity() -> None:
+    """Oracle: no flips and crops of the whole image are the identity."""
+    batch = torch.rand(5, 1, 17, 17)
+    same = augment(batch, TINY.model_copy(update={"flip": False, "crop_scale": 1.0}), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(same, batch, atol=1e-5, rtol=0)
+
+
+def test_augment_flips_left_and_right_only() -> None:
+    """Oracle: each image is itself or its left-right mirror, and both occur (64 fair coins)."""
+    batch = torch.rand(64, 1, 8, 8)
+    done = augment(batch, TINY.model_copy(update={"crop_scale": 1.0}), torch.Generator().manual_seed(0))
+    same = (done - batch).abs().amax(dim=(1, 2, 3)) < 1e-4
+    mirrored = (done - batch.flip(-1)).abs().amax(dim=(1, 2, 3)) < 1e-4
+    assert (same ^ mirrored).all()
+    assert 10 < int(same.sum()) < 54
+
+
+def test_augment_crops_keep_their_share() -> None:
+    """Oracle: on a ramp, which interpolation reproduces, the crop's extent is seen in its values: between sqrt(0.5)
+    and 1 of each side, uniform in area, and never outside the image."""
+    size = 64
+    ramp = torch.linspace(-1 + 1 / size, 1 - 1 / size, size)
+    batch = ramp.repeat(400, 1, size, 1)
+    settings = TINY.model_copy(update={"flip": False, "crop_scale": 0.5})
+    done = augment(batch, settings, torch.Generator().manual_seed(0))
+    inner = done[:, 0, size // 2]
+    side = (inner[:, size // 2] - inner[:, size // 2 - 1]) / (2 / size)
+    assert math.sqrt(0.5) - 1e-3 <= float(side.min())
+    assert float(side.max()) <= 1 + 1e-3
+    assert float((side**2).mean()) == pytest.approx(0.75, abs=0.03)
+    assert float(inner.abs().max()) <= 1
+
+
+def test_augment_follows_its_generator() -> None:
+    """Oracle: equal seeds, equal pictures; other seeds, others."""
+    batch = torch.rand(4, 1, 8, 8)
+    a, b, c = (augment(batch, TINY, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_input_range_and_size() -> None:
+    """Oracle: 0 to 1 becomes -1 to 1; a constant stays constant under resizing; a same-size crop is unchanged."""
+    crop = np.random.default_rng(0).random((16, 16)).astype(np.float32)
+    batch = to_input([np.zeros((5, 9)), np.ones((40, 3)), crop], 16)
+    assert batch.shape == (3, 1, 16, 16)
+    assert (batch[0] == -1).all()
+    torch.testing.assert_close(batch[1], torch.ones(1, 16, 16))
+    np.testing.assert_allclose(batch[2, 0], crop * 2 - 1, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ network
+
+
+def test_paper_network_has_the_authors_parameters() -> None:
+    """Oracle: 85,800,194 parameters of the authors' network for colour (ARCHITECTURES.md §8), whose patch embedding
+    has 3 input channels; ours has 1: 2 x 16 x 16 x 768 fewer."""
+    with torch.device("meta"):
+        network = build(ClassificationParams(), pretrained=False)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 85_800_194 - 2 * 16 * 16 * 768
+    assert len(network.blocks) == 12
+    assert network.patch_embed.proj.weight.shape == (768, 1, 16, 16)
+
+
+def test_network_follows_the_params() -> None:
+    """Oracle: the settings themselves."""
+    network = build(TINY, pretrained=False)
+    assert network(torch.zeros(2, 1, 16, 16)).shape == (2, 2)
+    assert (len(network.blocks), network.embed_dim, network.patch_embed.patch_size) == (1, 24, (8, 8))
+
+
+def test_unreachable_weights_stop_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: params/README.md: if they cannot be had, the run stops: never random weights in their place."""
+    import timm
+
+    asked = []
+
+    def offline(name: str, pretrained: bool, **_: Any) -> None:
+        asked.append(pretrained)
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(
+        HepaperError, match=r"pretrained weights could not be loaded \(no route to host\).*pretrained: false"
+    ):
+        build(ClassificationParams(), pretrained=True)
+    assert asked == [True]
+
+
+def test_unknown_model_is_named() -> None:
+    """Oracle: one line with the name."""
+    with pytest.raises(HepaperError, match="vit_huge_nonsense cannot be built") as info:
+        build(ClassificationParams(model="vit_huge_nonsense"), pretrained=False)
+    assert "\n" not in str(info.value)
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def test_separable_crops_are_learned(tmp_path: Path) -> None:
+    """Oracle: scikit-learn's AUC on crops that training did not see: close to 1; expansion is the second logit."""
+    run = trained(tmp_path, epochs=30)
+    crops, labels = toy(40, seed=99)
+    scores = Classifier(run.folder / "model", "cpu").scores(crops)
+    assert roc_auc_score(labels, scores) > 0.95
+    assert scores[labels == 1].mean() > 0.5 > scores[labels == 0].mean()
+    assert HE == 1
+
+
+def test_scores_are_the_softmax_of_the_second_logit(one: Trained) -> None:
+    """Oracle: the same by hand, batch by batch and all at once; no gradient, no dropout."""
+    classifier = Classifier(one.folder / "model", "cpu")
+    crops, _ = toy(70)
+    with torch.no_grad():
+        logits = classifier.network(to_input(crops, 16)).double().numpy()
+    expected = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+    np.testing.assert_allclose(classifier.scores(crops), expected, atol=1e-5)
+    assert not classifier.network.training
+
+
+def test_training_is_repeatable(one: Trained, tmp_path: Path) -> None:
+    """Oracle: the same seed gives the same bytes, whatever was drawn before; another seed gives others."""
+    np.random.default_rng(0).random(5)
+    torch.rand(3)
+    again, other = trained(tmp_path / "again"), trained(tmp_path / "other", seed=4)
+    assert again.log == one.log
+    assert all(torch.equal(value, again.weights[name]) for name, value in one.weights.items())
+    assert other.log != one.log
+    log = pd.read_csv(one.folder / "training_log.csv")
+    assert list(log.columns) == ["epoch", "lr", "train_loss", "train_accuracy"]
+    assert list(log["epoch"]) == list(range(6))
+
+
+def test_interrupted_training_ends_where_it_would_have(
+    one: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the training that was not interrupted: the same log and the same weights, to the last bit."""
+    seed_of = hash_seed
+
+    def stop(seed: int, epoch: int) -> int:
+        if epoch == 5:
+            raise KeyboardInterrupt
+        return seed_of(seed, epoch)
+
+    monkeypatch.setattr(train_module, "hash_seed", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path)
+    assert not (tmp_path / "model").exists()
+    assert len(torch.load(tmp_path / "checkpoint.pth", weights_only=True)["rows"]) == 4
+    epochs = []
+    monkeypatch.setattr(train_module, "hash_seed", lambda seed, epoch: epochs.append(epoch) or seed_of(seed, epoch))
+    again = trained(tmp_path)
+    assert epochs == [4, 5]
+    assert again.log == one.log
+    assert all(torch.equal(value, again.weights[name]) for name, value in one.weights.items())
+    assert not (tmp_path / "checkpoint.pth").exists()
+
+
+@pytest.mark.parametrize("only", [0, 1])
+def test_one_class_cannot_be_learned(tmp_path: Path, only: int) -> None:
+    """Oracle: one line; nothing is left behind."""
+    crops, _ = toy(4)
+    with pytest.raises(HepaperError, match="all of one class"):
+        train(crops, np.full(4, only), TINY, 0, tmp_path, "cpu")
+    assert not list(tmp_path.iterdir())
+
+
+def test_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
+    """Oracle: one line that names the epoch and the knob."""
+    crops, labels = toy(4)
+    crops[0] = np.full((9, 9), np.nan, np.float32)
+    with pytest.raises(HepaperError, match=r"not finite in epoch 0; lower classification\.learning_rate"):
+        train(crops, labels, TINY, 0, tmp_path, "cpu")
+
+
+def test_seeds_of_epochs_differ() -> None:
+    """Oracle: 63 bits; neighbouring seeds and epochs share none of 10,000."""
+    assert len({hash_seed(seed, epoch) for seed in range(100) for epoch in range(100)}) == 10_000
+    assert all(0 <= hash_seed(seed, 0) < 2**63 for seed in range(50))
+
+
+def test_model_folder_says_what_it_is(one: Trained, tmp_path: Path) -> None:
+    """Oracle: the settings go with the weights, so that prediction needs no params file; no model, one line."""
+    about = json.loads((one.folder / "model" / "model.json").read_text())
+    assert ClassificationParams(**about["settings"]) == one.settings
+    assert about["parameters"] == sum(value.numel() for value in one.weights.values())
+    with pytest.raises(HepaperError, match="holds no trained classifier"):
+        Classifier(tmp_path, "cpu")
+
+
+def test_loading_asks_for_no_download(one: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: a trained model carries all of its weights, also where training started from pretrained ones."""
+    asked: list[bool] = []
+    monkeypatch.setattr(
+        model_module, "build", lambda settings, pretrained: asked.append(pretrained) or build(settings, pretrained)
+    )
+    Classifier(one.folder / "model", "cpu")
+    assert asked == [False]
+
+
+# ------------------------------------------------------------------------------------------------ patients
+
+
+def test_patient_score_is_the_mean_of_three() -> None:
+    """Oracle: the paper: the mean over Max-1, Max and Max+1: by hand; columns as in DESIGN §5, ids as text."""
+    rois = pd.DataFrame(
+        {
+            "patient_id": ["007", "007", "007", "2", "2", "2"],
+            "split": ["train"] * 3 + ["external_1"] * 3,
+            "position": ["max+1", "max", "max-1", "max-1", "max", "max+1"],
+        }
+    )
+    labels = pd.Series({"2": False, "007": True, "9": True})
+    table = patient_scores(rois, np.array([0.3, 0.2, 0.1, 0.9, 0.6, 0.6]), labels)
+    assert list(table.columns) == ["patient_id", "split", "label", "score", *(f"score_{name}" for name in POSITIONS)]
+    rows = table.set_index("patient_id")
+    assert rows.loc["007", ["split", "label"]].tolist() == ["train", 1]
+    assert rows.loc["2", ["split", "label"]].tolist() == ["external_1", 0]
+    np.testing.assert_allclose(rows["score"].astype(float), [0.2, 0.7])
+    np.testing.assert_allclose(
+        rows.loc["007", ["score_max-1", "score_max", "score_max+1"]].astype(float), [0.1, 0.2, 0.3]
+    )
+
+
+def test_crops_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """Oracle: 8-bit grey values over 255."""
+    study = Study(make_params({}), folder=tmp_path)
+    study.path("rois").mkdir()
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    Image.fromarray(grey).save(study.path("rois", "a.png"))
+    (crop,) = load_crops(study, pd.DataFrame({"image": ["a.png"]}))
+    np.testing.assert_allclose(crop, grey / 255, atol=1e-7)

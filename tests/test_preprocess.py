@@ -1,0 +1,157 @@
+"""Resampling: analytic fields, analytic volumes, geometry in space; and the study's own image files."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import make_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hepaper import images
+from hepaper.errors import HepaperError
+from hepaper.preprocess import resample
+
+OBLIQUE = sitk.VersorTransform((0.2, 0.5, 0.8), 0.3).GetMatrix()
+
+
+def points(image: sitk.Image) -> np.ndarray:
+    """Physical coordinates (z, y, x, 3) of all voxel centres."""
+    shape = image.GetSize()[::-1]
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")[::-1], axis=-1)
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    return np.array(image.GetOrigin()) + (index * np.array(image.GetSpacing())) @ direction.T
+
+
+def box(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Centre (x, y, z in space) and edge lengths (x, y, z) of the box that the voxels fill."""
+    size, spacing = np.array(image.GetSize()), np.array(image.GetSpacing())
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    return np.array(image.GetOrigin()) + direction @ (spacing * (size - 1) / 2), size * spacing
+
+
+@pytest.mark.parametrize("direction", [np.eye(3).ravel(), np.diag([-1.0, -1.0, 1.0]).ravel(), OBLIQUE])
+@pytest.mark.parametrize("spacing", [(5.0, 0.5, 0.5), (3.0, 0.9, 1.3), (1.0, 2.0, 0.4)])
+def test_a_ramp_is_reproduced(direction: np.ndarray, spacing: tuple[float, float, float]) -> None:
+    """Oracle: linear interpolation reproduces a field linear in space, at the new voxel centres, wherever they lie
+    between old ones (to the rounding of HU)."""
+    image = make_image(np.zeros((9, 31, 27), np.float32), (4.0, 0.8, 0.9), (-20.0, 33.0, 7.0))
+    image.SetDirection([float(value) for value in direction])
+    field = np.array([3.0, -5.0, 7.0])
+    image = images.like((points(image) @ field).astype(np.float32), image)
+    done = resample(image, spacing)
+    assert done.GetPixelID() == sitk.sitkInt16
+    assert images.spacing(done) == pytest.approx(spacing)
+    assert done.GetDirection() == pytest.approx(image.GetDirection())
+    where = points(done)
+    index = np.array([image.TransformPhysicalPointToContinuousIndex(p.tolist()) for p in where.reshape(-1, 3)])
+    inside = ((index >= -1e-6) & (index <= np.array(image.GetSize()) - 1 + 1e-6)).all(axis=1)
+    assert inside.mean() > 0.5
+    error = images.array(done).ravel() - where.reshape(-1, 3) @ field
+    assert np.abs(error[inside]).max() <= 0.5 + 1e-3
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.tuples(st.integers(1, 8), st.integers(1, 30), st.integers(1, 30)),
+    st.tuples(*[st.floats(0.3, 7.0)] * 3),
+    st.tuples(*[st.floats(0.3, 7.0)] * 3),
+)
+def test_the_box_stays(shape: tuple[int, int, int], had: tuple[float, ...], wanted: tuple[float, ...]) -> None:
+    """Oracle: same centre, and edges that differ by half a new voxel at most (property); nothing but tissue in it."""
+    before = make_image(np.full(shape, 40, np.int16), had, (1.0, -2.0, 3.0))  # type: ignore[arg-type]
+    after = resample(before, wanted)  # type: ignore[arg-type]
+    (centre, edges), (centre_after, edges_after) = box(before), box(after)
+    np.testing.assert_allclose(centre_after, centre, atol=1e-6)
+    assert (
+        np.abs(edges_after - edges) <= np.maximum(np.array(wanted[::-1]) / 2, np.array(wanted[::-1]) - edges) + 1e-6
+    ).all()
+    assert (images.array(after) == 40).all()
+
+
+@pytest.mark.parametrize("had", [(5.0, 0.45, 0.45), (1.25, 0.5, 0.5), (4.0, 0.9, 0.6)])
+@pytest.mark.parametrize("wanted", [(5.0, 0.5, 0.5), (5.0, 1.0, 1.0), (5.0, 2.0, 2.0)])  # paper, demo, smoke
+def test_ball_volume_is_kept(had: tuple[float, float, float], wanted: tuple[float, float, float]) -> None:
+    """Oracle: the ball's 4/3 pi r^3 of 65 mL, within 1 %, also where new centres lie exactly half way between old ones;
+    and its centre in space, within half a native voxel."""
+    radius = 25.0
+    shape = tuple(int(80 / mm) for mm in had)
+    image = make_image(np.zeros(shape, np.uint8), had, (-40.0, -40.0, -40.0))
+    ball = (np.linalg.norm(points(image), axis=-1) <= radius).astype(np.uint8)
+    done = resample(images.like(ball, image), wanted, mask=True)
+    values = images.array(done)
+    assert done.GetPixelID() == sitk.sitkUInt8
+    assert set(np.unique(values)) == {0, 1}
+    truth = 4 / 3 * np.pi * radius**3
+    assert values.sum() * np.prod(wanted) == pytest.approx(truth, rel=0.01)
+    assert (np.abs(points(done)[values == 1].mean(axis=0)) < np.array(had[::-1]) / 2).all()
+
+
+def test_mask_of_half_a_voxel(image: Callable[..., sitk.Image]) -> None:
+    """Oracle: by hand: a slab of 10 mm, whose faces lie between new voxels, resampled from 2 mm to 3 mm slices: where
+    the interpolated mask is one half or more."""
+    mask = np.zeros((15, 4, 4), np.uint8)
+    mask[5:10] = 1
+    done = images.array(resample(image(mask, (2.0, 1.0, 1.0)), (3.0, 1.0, 1.0), mask=True))[:, 0, 0]
+    old, new = 2.0 * np.arange(15) + 1.0, 3.0 * np.arange(10) + 1.5
+    expected = np.interp(new, old, mask[:, 0, 0].astype(float)) >= 0.5
+    np.testing.assert_array_equal(done, expected)
+
+
+def test_same_grid_is_the_identity(head: Callable, image: Callable[..., sitk.Image]) -> None:
+    """Oracle: resampling to the grid an image has changes no voxel."""
+    values, mask = head(blood=(slice(4, 7), slice(20, 30), slice(12, 22)))
+    for array, is_mask in ((values, False), (mask, True)):
+        done = resample(image(array), (5.0, 1.0, 1.0), mask=is_mask)
+        np.testing.assert_array_equal(images.array(done), array)
+        assert done.GetOrigin() == (0.0, 0.0, 0.0)
+
+
+def test_impossible_hu_become_air_and_metal(image: Callable[..., sitk.Image]) -> None:
+    """Oracle: the 12-bit scale of CT, -1024 to 3071: padding below it is air."""
+    values = np.zeros((3, 8, 8), np.float32)
+    values[:, :2], values[:, -2:] = -3024.0, 30000.0
+    done = images.array(resample(image(values), (5.0, 1.0, 1.0)))
+    assert (done[:, :2] == -1024).all()
+    assert (done[:, -2:] == 3071).all()
+
+
+def test_files_keep_geometry_and_nothing_else(tmp_path: Path, image: Callable[..., sitk.Image]) -> None:
+    """Oracle: nibabel reads the same affine (RAS) and voxels; no text of the source's header is in the file."""
+    source = image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), (5.0, 0.5, 0.7), (-9.0, 8.0, 7.0))
+    source.SetDirection([float(value) for value in OBLIQUE])
+    for key, value in (("0010|0010", "DOE^JANE"), ("descrip", "DOE JANE"), ("aux_file", "JANE"), ("db_name", "DOE")):
+        source.SetMetaData(key, value)
+    path = tmp_path / "scan.nii.gz"
+    images.save_image(path, source)
+    assert source.GetMetaData("descrip") == "DOE JANE"  # the caller's image is not touched
+    read = nib.load(path)
+    np.testing.assert_array_equal(np.asarray(read.dataobj).T, images.array(source))
+    corners = np.array(list(itertools.product((0, 4), (0, 3), (0, 2))), float)
+    ras = nib.affines.apply_affine(read.affine, corners)
+    lps = np.array([source.TransformContinuousIndexToPhysicalPoint(corner.tolist()) for corner in corners])
+    np.testing.assert_allclose(ras, lps * [-1, -1, 1], atol=1e-4)
+    header = bytes(read.header.binaryblock)
+    assert b"DOE" not in header
+    assert b"JANE" not in header
+    assert not read.header.extensions
+    assert os.listdir(tmp_path) == ["scan.nii.gz"]
+    back = images.load_image(path)
+    assert images.spacing(back) == pytest.approx((5.0, 0.5, 0.7))
+
+
+def test_damaged_file_of_the_run(tmp_path: Path) -> None:
+    """Oracle: one line that names the file, not the folder, and what to do."""
+    for name, content in (("a.nii.gz", b"no image"), ("b.nii.gz", None)):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(HepaperError, match=rf"{name}.*run its stage again") as info:
+            images.load_image(tmp_path / name)
+        assert str(tmp_path) not in str(info.value)
