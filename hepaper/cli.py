@@ -61,7 +61,10 @@ def run(
         key, sign, value = item.partition("=")
         if not sign:
             raise HepaperError(f"--set {item}: write KEY=VALUE, such as segmentation.epochs=3")
-        overrides[key.strip()] = yaml.safe_load(value)
+        try:
+            overrides[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise HepaperError(f"--set {item}: {' '.join(str(error).split())}; quote the value") from None
     index = run_study(load_params(params, overrides), cores=cores, until=until)
     if index:
         print(f"The book: {index}")

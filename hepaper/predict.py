@@ -80,6 +80,9 @@ def predict_scan(scan: Path, run: Path, out: Path) -> Prediction:
     thresholds = study.path("statistics", "thresholds.json")
     if not thresholds.is_file():
         raise HepaperError(f"{run}: the study is not finished (no statistics); run it to the end first")
+    threshold = json.loads(thresholds.read_text("utf-8")).get("vit")
+    if threshold is None:
+        raise HepaperError(f"{run}: the study has no threshold for its own classifier; run its statistics again")
     from hepaper.cohort import read_ct
 
     original = read_ct(scan)
@@ -94,7 +97,6 @@ def predict_scan(scan: Path, run: Path, out: Path) -> Prediction:
     values, mask = images.array(prepared), images.array(mask_image) > 0
     spacing = images.spacing(prepared)
     probability, parts = None, None
-    threshold = float(json.loads(thresholds.read_text("utf-8"))["vit"])
     if mask.any():
         roi = extract(values, mask, spacing, study.params.roi)
         scores = Classifier(study.path("classification", "vit", "model"), study.params.study.device).scores(

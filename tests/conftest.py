@@ -11,6 +11,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "
     os.environ.setdefault(variable, "1")
 
 import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 
@@ -57,6 +58,30 @@ def make_head(
         mask[blood] = 1
         hu[mask == 1] = 68 + 4 * rng.standard_normal(int(mask.sum()))
     return np.round(hu).astype(np.int16), mask
+
+
+def write_cohort(folder: Path, ids: list[str], **changes: list) -> Path:
+    """A cohort table with its NIfTI scans: every other hematoma grows; ``changes`` replaces columns or adds some."""
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = ["train", "train", "external_1", "external_2"]
+    rows = []
+    for number, name in enumerate(ids):
+        row = {
+            "patient_id": name, "center": f"Hospital {number % 4}", "split": splits[number % 4], "age": 55 + number,
+            "sex": "male" if number % 2 else "female", "onset_to_baseline_h": 2.5, "baseline_to_followup_h": 24,
+        }  # fmt: skip
+        for timepoint, size in (("baseline", 22), ("followup", 22 + 10 * (number % 2))):
+            blood = (slice(6, 11), slice(40, 40 + size), slice(40, 40 + size))
+            values, mask = make_head((18, 120, 110), blood, seed=2 * number + (timepoint == "followup"))
+            for kind, array in (("ct", values), ("mask", mask)):
+                row[f"{timepoint}_{kind}"] = f"{name}_{timepoint}_{kind}.nii.gz"
+                sitk.WriteImage(
+                    make_image(array, (5.0, 1.5, 1.5), (-80, -90, 10)), str(folder / row[f"{timepoint}_{kind}"])
+                )
+        rows.append(row)
+    table = pd.DataFrame(rows).assign(**changes)
+    table.to_csv(folder / "cohort.csv", index=False)
+    return folder / "cohort.csv"
 
 
 @pytest.fixture

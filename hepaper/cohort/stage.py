@@ -89,10 +89,10 @@ def run(study: Study) -> None:
 
     folder = study.path("cohort")
     excluded = decided.loc[~decided["eligible"], ["patient_id", "reason"]]
+    write_csv(folder / "exclusions.csv", excluded)
     if len(excluded) == len(table):
         raise HepaperError("every patient of the cohort is excluded; the reasons are in cohort/exclusions.csv")
     write_csv(folder / "cohort.csv", table)
-    write_csv(folder / "exclusions.csv", excluded)
     write_csv(folder / "measured.csv", measured)
     write_csv(folder / "flowchart.csv", flowchart_counts(table, decided))
     eligible = table[~table["patient_id"].isin(excluded["patient_id"])]

@@ -28,7 +28,7 @@ class Patient:
 
     Hours for times, mL for volumes, HU for densities. ``heterogeneity``, ``irregularity`` are the z-scored numbers
     that enter the risk; ``texture_hu`` (SD of density inside the hematoma) and ``sphericity`` (of the main body's
-    mask) are what they look like in the image. ``oracle_score`` is the risk given only what the image shows.
+    mask; nan for less than three slices) are what they look like in the image. ``oracle_score`` is the risk given only what the image shows.
     """
 
     patient_id: str

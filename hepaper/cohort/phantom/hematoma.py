@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.ndimage import label
 
 from hepaper.cohort.phantom.anatomy import Head, skull
 
@@ -121,14 +122,16 @@ def make_hematoma(patient: Patient, timepoint: str, head: Head, seed: int) -> He
     wall = _wall(patient, head, x, y, z, shape, radius)
 
     strength = _strength(patient, smooth, rough, wall)
-    main = smooth + strength * rough
+    main = _in_one_piece(smooth + strength * rough, wall, patient.baseline_ml)
     body = np.maximum(main, wall)
     fine = smooth_noise(rng, shape, (4.0, 2.5, 2.5))  # lattice in nodes: some 4 mm in plane
     islands = _satellites(patient, rng, body, wall, fine, origin, center, radius)
     # satellites hold their own volume; the level of the main body makes up the rest
     wanted = patient.baseline_ml if timepoint == "baseline" else patient.followup_ml
-    level = _with_volume(main, wall, islands, wanted)
     first = _with_volume(main, wall, islands, patient.baseline_ml)
+    if wanted > patient.baseline_ml:
+        main = _in_one_piece(main, wall, wanted)
+    level = first if timepoint == "baseline" else _with_volume(main, wall, islands, wanted)
     density = _density(patient, rng, shape, origin, center, radius, first)
     days = patient.baseline_to_followup_h / 24
     edema = patient.edema_mm * (1.0 if timepoint == "baseline" else 1.3 + 0.45 * min(days, 4))
@@ -160,10 +163,28 @@ def _with_volume(main: np.ndarray, wall: np.ndarray, islands: np.ndarray | None,
     free = np.where(wall < 0, main, np.inf).ravel()
     if islands is not None:
         free[islands.ravel() < 0] = -np.inf
-    place = int(min(max(count, 1), free.size - 1))
+    place = int(min(max(count, 1), np.isfinite(free).sum() - 1))
     level = float(np.partition(free, place)[place])
     found = np.maximum(main - level, wall)
     return found if islands is None else np.minimum(found, islands)
+
+
+def _largest(inside: np.ndarray) -> np.ndarray:
+    """The largest connected part."""
+    parts, count = label(inside)
+    return inside if count < 2 else parts == np.bincount(parts.ravel())[1:].argmax() + 1
+
+
+def _in_one_piece(main: np.ndarray, wall: np.ndarray, volume_ml: float) -> np.ndarray:
+    """The main body without crumbs that strong roughness would leave around it: only satellites stand apart."""
+    main = main.copy()
+    for _ in range(10):  # filling up the lost volume may make new ones
+        inside = _with_volume(main, wall, None, volume_ml) < 0
+        crumbs = inside & ~_largest(inside)
+        if not crumbs.any():
+            break
+        main[crumbs] += main[inside].max() + 1 - main[crumbs].min()  # values stay distinct, so that volumes stay exact
+    return main
 
 
 def _mask_sphericity(level: np.ndarray) -> float:
@@ -171,7 +192,7 @@ def _mask_sphericity(level: np.ndarray) -> float:
     from skimage.measure import marching_cubes
 
     take = np.round(np.arange(0.5 * SLICE / STEP, level.shape[0] - 1, SLICE / STEP)).astype(int)
-    mask = np.pad(level[take] < 0, 1).astype(np.float32)
+    mask = np.pad(_largest(level[take] < 0), 1).astype(np.float32)
     corners, faces, _, _ = marching_cubes(mask, 0.5, spacing=(SLICE, STEP, STEP))
     a, b, c = (corners[faces[:, k]] for k in range(3))
     area = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1).sum()
@@ -181,7 +202,9 @@ def _mask_sphericity(level: np.ndarray) -> float:
 
 def _strength(patient: Patient, smooth: np.ndarray, rough: np.ndarray, wall: np.ndarray) -> float:
     """How strong the roughness must be for the baseline's main body to have the latent sphericity."""
-    low, high = 0.0, 9.0
+    if np.isnan(patient.sphericity):  # one or two slices thin, and so that it stays so
+        return 0.0
+    low, high = 0.0, 0.40 * (3000 * patient.baseline_ml / (4 * np.pi)) ** (1 / 3)  # more would tear it to pieces
     for _ in range(7):
         middle = 0.5 * (low + high)
         if (
@@ -194,44 +217,61 @@ def _strength(patient: Patient, smooth: np.ndarray, rough: np.ndarray, wall: np.
     return 0.5 * (low + high)
 
 
-def _satellites(patient, rng, body, wall, fine, origin, center, radius) -> np.ndarray | None:
+def _satellites(
+    patient: Patient,
+    rng: np.random.Generator,
+    body: np.ndarray,
+    wall: np.ndarray,
+    fine: np.ndarray,
+    origin: np.ndarray,
+    center: np.ndarray,
+    radius: float,
+) -> np.ndarray | None:
     """Level set of the satellites: small rough balls just outside the main body, near its largest axial section."""
     if patient.satellites == 0:
         return None
     level = _with_volume(body, wall, None, 0.96 * patient.baseline_ml)
     size = max(0.21 * radius, 2.8)
-    nodes = np.indices(level.shape, dtype=np.float32)
-    islands = np.full(level.shape, 99.0, np.float32)
-    taken: list[np.ndarray] = []
-    best: list[tuple[float, np.ndarray]] = []
+    around = np.arange(-int(1.4 * size / STEP) - 2, int(1.4 * size / STEP) + 3)
+    ball = np.stack(np.meshgrid(around, around, around), axis=-1).reshape(-1, 3)
+    ball = ball[np.linalg.norm(ball, axis=1) * STEP < 1.2 * size + 1.5]
+    last = np.array(level.shape)[::-1] - 1
+    candidates: list[tuple[bool, float, np.ndarray]] = []
     for angle in rng.permutation(np.linspace(0, 2 * np.pi, 24, endpoint=False)) + rng.uniform(0, 0.2):
-        lift = rng.uniform(-3.0, 3.0)
+        start = center + np.array([0, 0, rng.uniform(-3.0, 3.0)])
         direction = np.array([np.cos(angle), np.sin(angle), 0.0])
         steps = np.arange(0.0, 4 * radius, 0.75)
-        path = center + np.array([0, 0, lift]) + steps[:, None] * direction
-        place = np.round((path - origin) / STEP).astype(int)
-        inside = np.all((place >= 0) & (place < np.array(level.shape)[::-1]), axis=1)
-        place, path, distance = place[inside], path[inside], steps[inside]
-        values = level[place[:, 2], place[:, 1], place[:, 0]]
-        crossing = np.flatnonzero(values < 0)
-        if not len(crossing):
+        place = np.round((start + steps[:, None] * direction - origin) / STEP).astype(int)
+        within = np.all((place >= 0) & (place <= last), axis=1)
+        place, steps = place[within], steps[within]
+        body_steps = np.flatnonzero(level[place[:, 2], place[:, 1], place[:, 0]] < 0)
+        if not len(body_steps):
             continue
-        far = distance[crossing[-1]] + size + 2.2
-        spot = center + np.array([0, 0, lift]) + far * direction
-        node = np.round((spot - origin) / STEP).astype(int)
-        if not np.all((node > 2) & (node < np.array(level.shape)[::-1] - 3)):
-            continue
-        best.append((float(wall[node[2], node[1], node[0]]), spot))
-    # those deepest in the brain first; a wall so close that the satellite would be cut comes last
-    for _, spot in sorted(best, key=lambda pair: max(pair[0], -size - 1)):
-        if all(np.linalg.norm(spot - other) > 2 * size + 2 for other in taken):
+        for gap in (1.8, 3.3, 4.8):  # farther out where a neighboring bulge would swallow it
+            spot = start + (steps[body_steps[-1]] + size + gap) * direction
+            node = np.round((spot - origin) / STEP).astype(int)
+            if not np.all((node > 2) & (node < last - 2)):
+                break
+            near = np.clip(node + ball, 0, last)
+            apart = bool((level[near[:, 2], near[:, 1], near[:, 0]] > 0).all())
+            if apart or gap == 4.8:
+                cut = max(float(wall[node[2], node[1], node[0]]), -size - 1)
+                candidates.append((not apart, cut, spot))
+                break
+    # those apart from the body and deep in the brain first; so near bone that they would be cut, last
+    taken: list[np.ndarray] = []
+    for _, _, spot in sorted(candidates, key=lambda candidate: candidate[:2]):
+        if all(np.linalg.norm(spot - other) > 2.4 * size + 2 for other in taken):
             taken.append(spot)
         if len(taken) == patient.satellites:
             break
+    nodes = np.indices(level.shape, dtype=np.float32)
+    islands = np.full(level.shape, 99.0, np.float32)
     for spot in taken:
-        own = size * rng.uniform(0.8, 1.25)
+        own = size * rng.uniform(0.8, 1.2)
         dz, dy, dx = (nodes[k] * STEP + origin[2 - k] - spot[2 - k] for k in range(3))
-        islands = np.minimum(islands, np.sqrt(dx**2 + dy**2 + (dz / 1.35) ** 2) - own + 0.22 * own * fine)
+        rough = np.clip(fine, -1.5, 1.5) * (0.2 * own)
+        islands = np.minimum(islands, np.sqrt(dx**2 + dy**2 + (dz / 1.35) ** 2) - own + rough)
     return np.maximum(islands, wall)
 
 

@@ -269,7 +269,7 @@ def draw(u: np.ndarray, center: np.ndarray, reason: np.ndarray) -> Columns:
         "texture_hu": texture,
         "density_hu": 63.5 + 6 * take["density"] - 0.35 * (texture - 6),
         "sphericity": np.where(
-            without, np.nan, 0.66 - 0.07 * features["irregularity"] - 0.008 * features["irregularity"] ** 2
+            without | small, np.nan, 0.66 - 0.07 * features["irregularity"] - 0.008 * features["irregularity"] ** 2
         ),
         "edema_mm": 3.0 + 4.0 * take["edema"],
         "island_sign": (features["satellite_count"] >= 3) & ~without & ~small,

@@ -192,7 +192,7 @@ def _render(
     near = np.asarray(everywhere["dome"] < head.bone + head.scalp + _COARSE)
     for k in range(slices):
         here = slice(k * SUBSLICES, (k + 1) * SUBSLICES)
-        box = _box(near[here].any(axis=0), row_mm, column_mm)
+        box = _box(np.logical_or.reduce(near[here]), row_mm, column_mm)
         if box is None:
             continue
         to_here, across_here = to_rows[box[0]], np.ascontiguousarray(to_columns[:, box[1]])
