@@ -579,6 +579,29 @@ def test_mask_lies_on_the_scan(toy: Study, trained: Study) -> None:
     np.testing.assert_array_equal(values, images.array(network.segment(scan)))
 
 
+def test_what_the_network_finds_lands_where_it_was(toy: Study, trained: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: a network that marks what is brighter than 55 HU: the whole scan, marked by hand. The head is off centre
+    and blood on one side, so that any shift, flip or lost crop shows."""
+    values, mask = make_head((12, 48, 40), (slice(3, 6), slice(10, 20), slice(8, 20)))
+    values = np.pad(values, ((0, 0), (17, 3), (2, 29)), constant_values=-1000)
+    network = segmentation_stage.segmenter(trained)
+    seen = []
+
+    def bright(data: np.ndarray, properties: dict) -> np.ndarray:
+        seen.append((data.shape, properties["spacing"]))
+        return (data[0] > 55).astype(np.uint8)
+
+    monkeypatch.setattr(network.predictor, "predict_single_npy_array", bright)
+    found = images.array(network.segment(make_image(values, (5.0, 2.0, 2.0))))
+    np.testing.assert_array_equal(found, values > 55)
+    assert found[:, 17:-3, 2:-29][mask == 1].mean() > 0.99
+    ((shape, spacing),) = seen
+    assert shape[0] == 1
+    assert shape[2] < values.shape[1]
+    assert shape[3] < values.shape[2]
+    assert spacing == [5.0, 2.0, 2.0]
+
+
 def test_missing_model_is_named(tmp_path: Path) -> None:
     """Oracle: one line."""
     with pytest.raises(HepaperError, match=r"network\.safetensors is missing; run the segmentation stage"):
