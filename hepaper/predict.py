@@ -21,6 +21,11 @@ STATEMENT = (
     "model that has not been validated for clinical use."
 )
 
+PHANTOMS_ONLY = (
+    "This model has never seen a real scan. On one, what it finds or misses means nothing: it can take normal anatomy "
+    "for blood."
+)
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -34,6 +39,7 @@ class Prediction:
     threshold: float
     above_threshold: bool | None
     trained_on: str
+    phantoms_only: bool
     gantry_tilt_deg: float
     corrections: str
 
@@ -47,7 +53,10 @@ class Prediction:
                 f"Hematoma volume: {self.volume_ml:.1f} mL (mesh), {self.voxel_volume_ml:.1f} mL (voxels)",
                 f"Probability of expansion: {self.probability:.2f}, {side} the study's threshold of {self.threshold:.2f}",
             ]
-        return [*found, f"The model was trained on {self.trained_on}.", STATEMENT]
+        return [*found, f"The model was trained on {self.trained_on}.", *self._unseen(), STATEMENT]
+
+    def _unseen(self) -> list[str]:
+        return [PHANTOMS_ONLY] if self.phantoms_only else []
 
 
 def trained_on(study: Study) -> str:
@@ -113,6 +122,7 @@ def predict_scan(scan: Path, run: Path, out: Path) -> Prediction:
         threshold=threshold,
         above_threshold=None if probability is None else probability >= threshold,
         trained_on=trained_on(study),
+        phantoms_only=study.params.cohort.source == "phantom",
         gantry_tilt_deg=float(_note(original, "hepaper:gantry_tilt_deg", "0")),
         corrections=_note(original, "hepaper:corrections", "none") or "none",
     )
@@ -184,7 +194,7 @@ table {{ border-collapse: collapse; width: 100%; margin: 1rem 0; }}
 .warning {{ background: #fff4e5; border-left: 4px solid #d9822b; padding: .6rem 1rem; }}
 </style>
 <h1>Hematoma expansion from one head CT</h1>
-<p class="warning">{STATEMENT}</p>
+<p class="warning">{" ".join([STATEMENT, *prediction._unseen()])}</p>
 <table>{rows}</table>
 <img alt="Six axial slices, window level 40 width 80, with the outline of the predicted mask" src="data:image/png;base64,{picture}">
 <p>hepaper {__version__}. The report holds no identifier of the scan.</p>

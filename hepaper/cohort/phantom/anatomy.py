@@ -98,11 +98,13 @@ def _dome(x: np.ndarray, y: np.ndarray, z: np.ndarray, radii: tuple[float, float
 
 def _tube(x, y, z, start, end, radius, flat=(1.0, 1.0, 1.0)) -> np.ndarray:
     """Signed distance to a cone with round ends from ``start`` to ``end`` with two radii, squeezed by ``flat``."""
-    fx, fy, fz = flat
-    x0, y0, z0 = start[0] * fx, start[1] * fy, start[2] * fz
-    dx, dy, dz = end[0] * fx - x0, end[1] * fy - y0, end[2] * fz - z0
-    px, py, pz = x * fx - x0, y * fy - y0, z * fz - z0
-    along = np.clip((px * dx + py * dy + pz * dz) / (dx * dx + dy * dy + dz * dz), 0, 1)
+    (x, x0, dx), (y, y0, dy), (z, z0, dz) = (
+        (axis if squeeze == 1 else axis * squeeze, low * squeeze, (high - low) * squeeze)
+        for axis, low, high, squeeze in zip((x, y, z), start, end, flat, strict=True)
+    )
+    px, py, pz = x - x0, y - y0, z - z0
+    length = dx * dx + dy * dy + dz * dz
+    along = np.minimum(np.maximum(px * (dx / length) + py * (dy / length) + pz * (dz / length), 0), 1)
     gap = np.sqrt(np.square(px - along * dx) + np.square(py - along * dy) + np.square(pz - along * dz))
     return gap - (radius[0] + along * (radius[1] - radius[0]))
 

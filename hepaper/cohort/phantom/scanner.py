@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SUBSLICES = 3  # samples across a slice, for partial volume
 HARDENING_HU = 8.0  # depth of the dark bar between the petrous bones
-_COARSE = 3.0  # mm in plane, the grid of the smooth fields
+_COARSE = 3.3  # mm in plane, the grid of the smooth fields
 
 
 @dataclass(frozen=True)
