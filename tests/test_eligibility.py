@@ -99,11 +99,16 @@ def test_flowchart_adds_up() -> None:
 
 
 def test_flowchart_counts_can_be_drawn() -> None:
-    """Oracle: the figure itself checks that its numbers add up."""
+    """Oracle: the counts of the table itself: four assessed, one excluded by age, three included."""
+    from matplotlib.text import Text
+
     from hepaper.figures.cohort import flowchart
 
     cohort = table({}, {"split": "external_1"}, {"split": "external_2"}, {"age": 3})
-    flowchart(flowchart_counts(cohort, eligibility(cohort)))
+    drawn = flowchart(flowchart_counts(cohort, eligibility(cohort)))
+    words = " ".join(text.get_text() for text in drawn.findobj(Text)).replace("\u00a0", " ")
+    for count in ("assessed (n = 4)", "Excluded (n = 1)", "included (n = 3)"):
+        assert count in " ".join(words.split())
 
 
 def test_row_labels_do_not_matter() -> None:
