@@ -104,6 +104,53 @@ def book(run: Annotated[Path, typer.Argument(help="A run folder, such as runs/de
 
 
 @app.command()
+def env(
+    run: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")],
+    benchmark: Annotated[bool, typer.Option(help="The benchmark's dataset instead of the full-scale one.")] = False,
+) -> None:
+    """Print the variables with which nnU-Net's own commands work on a run: eval "$(hepaper env runs/demo)"."""
+    from hepaper.segmentation.environment import shell_environment
+    from hepaper.study import Study
+
+    study = Study.at(run)
+    base = study.path("segmentation", "benchmark" if benchmark else "full_scale", "nnunet")
+    print("\n".join(shell_environment(base)))
+
+
+masks = typer.Typer(help="Masks that a network proposes and a person refines (ITK-SNAP).", no_args_is_help=True)
+app.add_typer(masks, name="masks")
+
+
+@masks.command()
+def propose(
+    run: Annotated[Path, typer.Argument(help="A run folder whose benchmark is finished.")],
+    folder: Annotated[Path, typer.Argument(help="Where scans and proposed masks go.")],
+    all_: Annotated[bool, typer.Option("--all", help="Also for scans that have a reference mask.")] = False,
+) -> None:
+    """Write training scans with proposed masks into a folder, to be refined by a person."""
+    from hepaper.segmentation import refinement
+    from hepaper.study import Study
+
+    cases = refinement.propose(Study.at(run), folder, all_)
+    print(f"{len(cases)} scan(s) in {folder}. Refine each <case>_mask.nii.gz over its <case>_ct.nii.gz (labels.txt holds "
+          f"ITK-SNAP's label), delete what you did not look at, then: hepaper masks take {run} {folder}")  # fmt: skip
+
+
+@masks.command()
+def take(
+    run: Annotated[Path, typer.Argument(help="The run folder that proposed them.")],
+    folder: Annotated[Path, typer.Argument(help="The folder with refined masks.")],
+) -> None:
+    """Take refined masks back; the full-scale model is then trained on them when the study is run again."""
+    from hepaper.segmentation import refinement
+    from hepaper.study import Study
+
+    taken = refinement.take(Study.at(run), folder)
+    print(taken.to_string(index=False))
+    print(f"{len(taken)} refined mask(s) taken; run the study again to train on them.")
+
+
+@app.command()
 def doctor() -> None:
     """Check the installation and print the remedy for what is wrong."""
     from hepaper.doctor import examine

@@ -44,7 +44,7 @@ def overlay_cases(study: Study) -> list[dict[str, Any]]:
     """Best, median and worst external scan by Dice, each at the slice with the largest reference area."""
     from hepaper.segmentation.stage import prediction_path
 
-    metrics = study.read("segmentation", study.params.segmentation.network, "metrics.csv")
+    metrics = study.read("segmentation", "full_scale", "metrics.csv")
     outside = metrics[metrics["split"] != "train"].dropna(subset="dice").sort_values("dice", ignore_index=True)
     outside = outside if len(outside) else metrics.dropna(subset="dice").sort_values("dice", ignore_index=True)
     cases = []
@@ -63,6 +63,39 @@ def overlay_cases(study: Study) -> list[dict[str, Any]]:
     for key, fill in (("image", -1024), ("truth", 0), ("prediction", 0)):
         for case, picture in zip(cases, same_shape([case[key] for case in cases], fill), strict=True):
             case[key] = picture
+    return cases
+
+
+def benchmark_overlays(study: Study) -> list[dict[str, Any]]:
+    """Best, median and worst validation scan by the mean Dice of all networks, at the largest reference slice.
+
+    One dict a scan: title, image (HU), truth, predictions and dice by network.
+    """
+    from hepaper.segmentation.benchmark import benchmark_prediction
+
+    settings = study.params.benchmark
+    metrics = study.read("segmentation", "benchmark", "metrics.csv")
+    metrics = metrics[metrics["learning_rate"] == settings.learning_rates[0]]
+    scores = metrics.pivot(index=["patient_id", "timepoint"], columns="network", values="dice")
+    order = scores.mean(axis=1).sort_values(kind="stable").index
+    cases = []
+    for name, place in (("best", len(order) - 1), ("median", len(order) // 2), ("worst", 0)):
+        patient, timepoint = order[place]
+        scan, truth = _with_mask(study, patient, timepoint)
+        assert truth is not None
+        z = int(np.argmax(truth.sum(axis=(1, 2))))
+        found = {
+            network: images.array(
+                images.load_image(benchmark_prediction(study, network, f"{patient}_{timepoint}"))
+            )[z] > 0
+            for network in settings.networks
+        }  # fmt: skip
+        cases.append(
+            {
+                "title": f"{name}\n{patient}\n{timepoint}", "image": scan[z], "truth": truth[z], "predictions": found,
+                "dice": {network: float(scores.loc[(patient, timepoint), network]) for network in settings.networks},
+            }
+        )  # fmt: skip
     return cases
 
 

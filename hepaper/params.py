@@ -65,25 +65,45 @@ class PreprocessParams(Section):
     spacing_mm: Triple = (5.0, 0.5, 0.5)  # z, y, x
 
 
-class SegmentationParams(Section):
-    """nnU-Net's trainer with the paper's settings; ``None`` leaves a choice to nnU-Net's planner."""
+NetworkName = Literal["umamba_enc", "umamba_bot", "nnunet", "nnformer", "unetrpp"]
 
-    network: Literal["nnunet"] = "nnunet"
+
+class TrainingParams(Section):
+    """What every segmentation network shares; ``None`` leaves a choice to nnU-Net's planner."""
+
     epochs: Positive = 500
     iterations_per_epoch: Positive = 250
     validation_iterations: Positive = 50
-    learning_rate: PositiveFloat = 1e-3
     momentum: Fraction = 0.99
     weight_decay: Annotated[float, Field(ge=0)] = 3e-5
     batch_size: Positive = 2
+    spacing_mm: Triple | None = None  # z, y, x; the voxels the network sees
     patch_size: Shape3 | None = None
     features: tuple[Positive, ...] | None = None  # channels a stage; their number is the number of stages
-    train_patients: Positive | None = None  # train on this many training patients, None: on all of them
-    validation_fraction: Fraction = 0.2  # of the training patients, split by patient
+    nnformer_embed_dim: Positive = 192  # the official synapse variant's
+    unetrpp_dims: tuple[Positive, Positive, Positive, Positive] = (32, 64, 128, 256)
+    validation_fraction: Fraction = 0.2  # of the patients, split by patient
     checkpoint_every: Positive = 10  # epochs
     mirror: bool = True  # mirroring test-time augmentation
     tile_step: Annotated[float, Field(gt=0, le=1)] = 0.5
     smallest_component_ml: Annotated[float, Field(ge=0)] = 0.1  # predicted islands below this are noise
+
+
+class BenchmarkParams(TrainingParams):
+    """Networks on equal terms, on patients drawn from the training split (paper, Fig. 3)."""
+
+    networks: Annotated[tuple[NetworkName, ...], Field(min_length=1)] = ("umamba_enc", "nnunet", "nnformer", "unetrpp")
+    patients: Positive | None = 500  # None: all of the training split
+    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1e-3,)  # the first decides
+    winner: Literal["highest", "cheapest_equal"] = "highest"
+
+
+class SegmentationParams(TrainingParams):
+    """The full-scale model, trained on the training split and used by the rest of the study (paper, Fig. 4)."""
+
+    network: Literal["winner"] | NetworkName = "winner"
+    learning_rate: PositiveFloat = 1e-3
+    train_patients: Positive | None = None  # train on this many training patients, None: on all of them
 
 
 class VolumeParams(Section):
@@ -143,6 +163,7 @@ class Params(Section):
     study: StudyParams = StudyParams()
     cohort: CohortParams = CohortParams()
     preprocess: PreprocessParams = PreprocessParams()
+    benchmark: BenchmarkParams = BenchmarkParams()
     segmentation: SegmentationParams = SegmentationParams()
     volume: VolumeParams = VolumeParams()
     roi: RoiParams = RoiParams()

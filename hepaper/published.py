@@ -52,6 +52,14 @@ def segmentation() -> pd.DataFrame:
     return pd.DataFrame([{"split": s, "dice": published["dice"][s], "iou": published["iou"][s]} for s in SPLITS])
 
 
+def dice_iou() -> pd.DataFrame:
+    """Every pair of mean Dice and mean IoU that the paper prints: name, dice, iou."""
+    published = load_published()
+    pairs = [{"name": "benchmark, U-Mamba", **published["segmentation_benchmark"]["U-Mamba"]}]
+    pairs += [{"name": SPLIT_NAMES[row["split"]], **row.drop("split")} for _, row in segmentation().iterrows()]
+    return pd.DataFrame(pairs)
+
+
 def augmentation() -> pd.DataFrame:
     """Published FID and inception score, one row a training set (Fig. 5B); the real one has no FID."""
     published = load_published()["augmentation"]

@@ -113,8 +113,8 @@ def finished(folder: Path, **sections: Any) -> Study:
 def test_notebook_that_was_not_executed(tmp_path: Path) -> None:
     """Oracle: one line that names it and what to run; nothing is laid out."""
     study = finished(tmp_path / "run")
-    study.path("notebooks", "05_volume.ipynb").unlink()
-    with pytest.raises(HepaperError, match=r"05_volume\.ipynb: not executed yet; run the study first"):
+    study.path("notebooks", "06_volume.ipynb").unlink()
+    with pytest.raises(HepaperError, match=r"06_volume\.ipynb: not executed yet; run the study first"):
         assemble(study, tmp_path / "source")
     assert not (tmp_path / "source").exists()
 
@@ -223,7 +223,7 @@ def tiny_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, P
     for name in ("logo.svg", "hepaper.css"):
         (static / name).write_bytes((study_files("book") / "_static" / name).read_bytes())
     (files / "_config.yml").write_text(yaml.safe_dump(config))
-    toc = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": "notebooks/06_roi"}]}
+    toc = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": "notebooks/07_roi"}]}
     (files / "_toc.yml").write_text(yaml.safe_dump(toc))
     study = finished(tmp_path / "run")
     monkeypatch.setattr(book, "study_files", lambda name: study_files(name) if name == "notebooks" else files / name)

@@ -207,7 +207,6 @@ def test_with_a_network_that_was_trained(run: Path, tmp_path: Path, monkeypatch:
 
     from hepaper.preprocess import scan_path
     from hepaper.segmentation import dataset
-    from hepaper.segmentation.environment import nnunet_folder
     from hepaper.segmentation.train import train as train_network
 
     for name in ("raw", "preprocessed", "results"):
@@ -231,9 +230,12 @@ def test_with_a_network_that_was_trained(run: Path, tmp_path: Path, monkeypatch:
         for array, is_mask in ((values, False), (mask, True)):
             path = scan_path(study, f"P0000{number}", "baseline", is_mask)
             images.save_image(path, resample(make_image(array, (5.0, 1.5, 1.5)), (5.0, 2.0, 2.0), is_mask))
-    base = nnunet_folder(study, "nnunet")
-    dataset.build(study, pd.DataFrame({"patient_id": [f"P0000{n}" for n in range(5)], "split": "train"}), base)
-    train_network(study, base, study.path("segmentation", "nnunet", "model"))
+    full = study.path("segmentation", "full_scale")
+    cases = dataset.training_cases(
+        study, pd.DataFrame({"patient_id": [f"P0000{n}" for n in range(5)], "split": "train"})
+    )
+    dataset.build(study, cases, full / "nnunet", study.params.segmentation, ["nnunet"])
+    train_network(full / "nnunet", "nnunet", study.params.segmentation.learning_rate, full)
 
     found = predict_scan(write_scan(tmp_path, BLOOD), study.folder, tmp_path / "out")
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "mask.nii.gz")))

@@ -31,7 +31,7 @@ from hepaper.params import Params, SegmentationParams, make_params
 from hepaper.preprocess import scan_path
 from hepaper.segmentation import dataset, dice, iou
 from hepaper.segmentation import stage as segmentation_stage
-from hepaper.segmentation.environment import CONFIGURATION, TRAINERS, nnunet_folder, trainer_class
+from hepaper.segmentation.environment import CONFIGURATION, TRAINER_NAMES, TRAINERS, trainer_class, use_nnunet
 from hepaper.segmentation.predict import Segmenter, head_box, remove_specks
 from hepaper.segmentation.train import train
 from hepaper.study import Study
@@ -125,15 +125,16 @@ def test_training_cases_are_training_patients(tmp_path: Path) -> None:
     assert cases["P0_baseline"] == (scan_path(study, "P0", "baseline"), scan_path(study, "P0", "baseline", mask=True))
     chosen = []
     for seed in (0, 0, 1, 2, 3, 4):
-        fewer = fake_study(tmp_path, segmentation={"train_patients": 2}, study={"seed": seed})
-        found = dataset.training_cases(fewer, cohort)
+        fewer = fake_study(tmp_path, study={"seed": seed})
+        found = dataset.training_cases(fewer, cohort, patients=2)
         assert set(found) <= set(cases)
         chosen.append(tuple(sorted({case.rsplit("_", 1)[0] for case in found})))
     assert {len(names) for names in chosen} == {2}
     assert chosen[0] == chosen[1]
     assert len(set(chosen)) > 1
-    more = fake_study(tmp_path, segmentation={"train_patients": 50})
-    assert dataset.training_cases(more, cohort) == cases
+    assert dataset.training_cases(study, cohort, patients=50) == cases
+    draws = [sorted(dataset.training_cases(study, cohort, 2, stream)) for stream in range(12)]
+    assert any(draw != draws[0] for draw in draws)
 
 
 def test_no_reference_mask_no_training(tmp_path: Path) -> None:
@@ -175,65 +176,82 @@ def test_papers_settings_leave_the_planner_alone(planned: dict) -> None:
     """Oracle: the planner's file: with no patch and no features of our own nothing else changes; 43,528,780
     parameters (ARCHITECTURES.md §9)."""
     plans = copy.deepcopy(planned)
-    dataset.adapt_plans(plans, SegmentationParams(), 2025)
+    dataset.adapt_plans(plans, SegmentationParams(), 2025, ["nnunet"])
     ours = plans.pop("hepaper")
     assert plans == planned
     assert network_of(plans)["patch_size"] == [20, 320, 256]
     assert parameters_of(plans) == 43_528_780
     assert ours == {
-        "epochs": 500, "iterations_per_epoch": 250, "validation_iterations": 50, "learning_rate": 1e-3,
-        "momentum": 0.99, "weight_decay": 3e-5, "checkpoint_every": 10, "seed": 2025,
+        "epochs": 500, "iterations_per_epoch": 250, "validation_iterations": 50, "momentum": 0.99,
+        "weight_decay": 3e-5, "checkpoint_every": 10, "nnformer_embed_dim": 192, "unetrpp_dims": [32, 64, 128, 256],
+        "seed": 2025,
     }  # fmt: skip
 
 
 def test_patch_the_planner_chose_gives_the_planners_network(planned: dict) -> None:
     """Oracle: the planner: its own patch, asked for by us, must give its own strides and kernels."""
     plans = copy.deepcopy(planned)
-    dataset.adapt_plans(plans, SegmentationParams(patch_size=(20, 320, 256)), 0)
+    dataset.adapt_plans(plans, SegmentationParams(patch_size=(20, 320, 256)), 0, ["nnunet"])
     plans.pop("hepaper")
     assert json.loads(json.dumps(plans)) == planned
 
 
 @pytest.mark.parametrize("profile", ["smoke", "demo"])
-def test_own_patch_and_features(planned: dict, repository: Path, profile: str) -> None:
-    """Oracle: the network is built and fed one patch: two classes at the patch's size, as many stages as asked."""
-    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+@pytest.mark.parametrize("section", ["benchmark", "segmentation"])
+def test_own_patch_and_features(planned: dict, repository: Path, profile: str, section: str) -> None:
+    """Oracle: each network of the profile is built (and, where it is small, fed one patch: two classes at the patch's
+    size), as many stages as asked; so the full-scale patch suits whichever network wins."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     from hepaper.params import load_params
 
-    settings = load_params(repository / "params" / f"{profile}.yml").segmentation
+    params = load_params(repository / "params" / f"{profile}.yml")
+    settings = getattr(params, section)
     assert settings.patch_size
     assert settings.features
     plans = copy.deepcopy(planned)
-    network_of(plans)["spacing"] = [5.0, 1.0, 1.0]
-    dataset.adapt_plans(plans, settings, 0)
+    network_of(plans)["spacing"] = list(params.preprocess.spacing_mm)
+    dataset.adapt_plans(plans, settings, 0, params.benchmark.networks)
     kwargs = network_of(plans)["architecture"]["arch_kwargs"]
     assert network_of(plans)["patch_size"] == list(settings.patch_size)
+    assert network_of(plans)["spacing"] == list(settings.spacing_mm or params.preprocess.spacing_mm)
     assert network_of(plans)["batch_size"] == settings.batch_size
     assert kwargs["n_stages"] == len(settings.features) == len(kwargs["strides"]) == len(kwargs["kernel_sizes"])
     assert (np.prod(kwargs["strides"], axis=0) <= settings.patch_size).all()
-    architecture = network_of(plans)["architecture"]
-    network = get_network_from_plans(
-        architecture["network_class_name"], kwargs, architecture["_kw_requires_import"], 1, 2, deep_supervision=False
-    )
-    assert network(torch.zeros(1, 1, *settings.patch_size)).shape == (1, 2, *settings.patch_size)
+    manager = PlansManager(plans)
+    configuration = manager.get_configuration(CONFIGURATION)
+    for name in params.benchmark.networks:
+        network = trainer_class(name).build_network_architecture(manager, configuration, 1, 2, False).eval()
+        if section == "benchmark":  # small enough to be run
+            with torch.no_grad():
+                assert network(torch.zeros(1, 1, *settings.patch_size)).shape == (1, 2, *settings.patch_size)
 
 
 def test_refused_patch_names_one_that_is_accepted(planned: dict) -> None:
-    """Oracle: the message's own patch, given back."""
-    with pytest.raises(HepaperError, match="cannot be halved") as info:
-        dataset.adapt_plans(copy.deepcopy(planned), SegmentationParams(patch_size=(19, 317, 250)), 0)
-    named = json.loads(str(info.value).split("nearest that can is ")[1])
-    assert named != [19, 317, 250]
+    """Oracle: the message's own patch, given back; another network, another rule."""
+    for network in ("nnunet", "nnformer"):
+        with pytest.raises(HepaperError, match=f"{network} cannot work on patches of 19x317x250") as info:
+            dataset.adapt_plans(copy.deepcopy(planned), SegmentationParams(patch_size=(19, 317, 250)), 0, [network])
+        first = str(info.value).split("the nearest are ")[1].split(" or ")[0]
+        named = [int(number) for number in first.split("x")]
+        plans = copy.deepcopy(planned)
+        dataset.adapt_plans(plans, SegmentationParams(patch_size=tuple(named)), 0, [network])
+        assert network_of(plans)["patch_size"] == named
+
+
+def test_networks_share_a_patch_near_the_planners(planned: dict) -> None:
+    """Oracle: ARCHITECTURES.md §5: nnFormer does not admit the planner's 20 x 320 x 256; 16 is nearer than 32."""
     plans = copy.deepcopy(planned)
-    dataset.adapt_plans(plans, SegmentationParams(patch_size=tuple(named)), 0)
-    assert network_of(plans)["patch_size"] == named
+    dataset.adapt_plans(plans, SegmentationParams(), 0, ["umamba_enc", "nnunet", "nnformer", "unetrpp"])
+    assert network_of(plans)["patch_size"] == [16, 320, 256]
+    kwargs = network_of(plans)["architecture"]["arch_kwargs"]
+    assert (np.array([16, 320, 256]) % np.prod(kwargs["strides"], axis=0) == 0).all()
 
 
 def test_features_of_our_own_on_the_planners_patch(planned: dict) -> None:
     """Oracle: the planner's strides, cut to as many stages as there are features."""
     plans = copy.deepcopy(planned)
-    dataset.adapt_plans(plans, SegmentationParams(features=(8, 16, 32)), 0)
+    dataset.adapt_plans(plans, SegmentationParams(features=(8, 16, 32)), 0, ["nnunet"])
     kwargs = network_of(plans)["architecture"]["arch_kwargs"]
     before = network_of(planned)["architecture"]["arch_kwargs"]
     assert kwargs["features_per_stage"] == [8, 16, 32]
@@ -246,7 +264,7 @@ def test_features_of_our_own_on_the_planners_patch(planned: dict) -> None:
 def test_network_too_shallow_to_learn_is_refused(planned: dict, settings: dict) -> None:
     """Oracle: nnU-Net 2.8: deep supervision weighs its coarsest output by 0, so two stages train on nothing (NaN)."""
     with pytest.raises(HepaperError, match=r"deep supervision needs three"):
-        dataset.adapt_plans(copy.deepcopy(planned), SegmentationParams(**settings), 0)
+        dataset.adapt_plans(copy.deepcopy(planned), SegmentationParams(**settings), 0, ["nnunet"])
 
 
 # ------------------------------------------------------------------------------------------------ masks and heads
@@ -356,22 +374,25 @@ def test_nnunet_is_pointed_at_the_run(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv(f"nnUNet_{name}", "elsewhere")
     monkeypatch.setenv("nnUNet_extTrainer", "mine")
     for _ in range(2):
-        base = nnunet_folder(fake_study(tmp_path), "nnunet")
+        base = use_nnunet(tmp_path / "nnunet")
     import os
 
-    assert base == (tmp_path / "segmentation" / "nnunet" / "nnunet").resolve()
+    assert base == (tmp_path / "nnunet").resolve()
     assert os.environ["nnUNet_results"] == str(base / "results")
     assert os.environ["nnUNet_extTrainer"] == f"{TRAINERS}{os.pathsep}mine"
-    assert trainer_class("nnunet").__name__ == "nnUNetTrainerHE"
+    for network, name in TRAINER_NAMES.items():
+        assert trainer_class(network).__name__ == name
 
 
+FULL = segmentation_stage.FOLDER
 PATIENTS = ("P00001", "P00002", "P00003", "P00004")
 TOY = {
     "study": {"seed": 11, "device": "cpu", "workers": 1},
     "preprocess": {"spacing_mm": [5.0, 2.0, 2.0]},
     "segmentation": {
-        "epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1, "learning_rate": 0.02, "momentum": 0.9,
-        "weight_decay": 1e-4, "patch_size": [8, 32, 32], "features": [4, 8, 8], "validation_fraction": 0.25,
+        "network": "nnunet", "epochs": 2, "iterations_per_epoch": 2, "validation_iterations": 1, "momentum": 0.9,
+        "learning_rate": 0.02, "weight_decay": 1e-4, "patch_size": [16, 32, 32], "features": [4, 8, 8], "validation_fraction": 0.25,
+        "nnformer_embed_dim": 16, "unetrpp_dims": [8, 16, 32, 64],
         "checkpoint_every": 1, "mirror": False,
     },
 }  # fmt: skip
@@ -391,28 +412,31 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
         images.save_image(scan_path(study, patient, "baseline"), make_image(values, (5.0, 2.0, 2.0)))
         images.save_image(scan_path(study, patient, "baseline", mask=True), make_image(mask, (5.0, 2.0, 2.0)))
     cohort = pd.DataFrame({"patient_id": PATIENTS, "split": "train"})
-    base = nnunet_folder(study, "nnunet")
+    cases = dataset.training_cases(study, cohort)
     with contextlib.redirect_stdout(io.StringIO()):
-        dataset.build(study, cohort, base)
+        dataset.build(study, cases, study.path(*FULL, "nnunet"), study.params.segmentation, list(TRAINER_NAMES))
     yield study
     patch.undo()
 
 
-def train_copy(toy: Study, folder: Path, **changes: Any) -> Study:
+def train_it(study: Study, network: str = "nnunet", rate: float = 0.02) -> None:
+    train(study.path(*FULL, "nnunet"), network, rate, study.path(*FULL), "cpu")
+
+
+def train_copy(toy: Study, folder: Path, network: str = "nnunet", rate: float = 0.02, **changes: Any) -> Study:
     """Train a copy of the toy study; nothing of it is shared with another test."""
     study = Study(Params.model_validate(toy.params.model_dump()), folder=folder)
     shutil.copytree(toy.folder, folder, dirs_exist_ok=True)
-    base = nnunet_folder(study, "nnunet")
-    plans_file = base / "preprocessed" / dataset.DATASET / "nnUNetPlans.json"
+    plans_file = study.path(*FULL, "nnunet", "preprocessed", dataset.DATASET, "nnUNetPlans.json")
     plans = json.loads(plans_file.read_text())
     plans["hepaper"] |= changes
     plans_file.write_text(json.dumps(plans))
-    train(study, base, study.path("segmentation", "nnunet", "model"))
+    train_it(study, network, rate)
     return study
 
 
-def results_of(study: Study) -> Path:
-    (folder,) = study.path("segmentation", "nnunet", "nnunet", "results").glob("*/*/fold_0")
+def results_of(study: Study, network: str = "nnunet") -> Path:
+    (folder,) = study.path(*FULL, "nnunet", "results").glob(f"*/{TRAINER_NAMES[network]}__*/fold_0")
     return folder
 
 
@@ -424,19 +448,19 @@ def trained(toy: Study, tmp_path_factory: pytest.TempPathFactory) -> Study:
 def weights(study: Study) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    return load_file(study.path("segmentation", "nnunet", "model", "network.safetensors"))
+    return load_file(study.path(*FULL, "model", "network.safetensors"))
 
 
 def test_dataset_holds_paths_not_copies(toy: Study) -> None:
     """Oracle: nnU-Net's dataset.json names files that are there, relative to it; the split is ours, by patient."""
-    raw = toy.path("segmentation", "nnunet", "nnunet", "raw", dataset.DATASET)
+    raw = toy.path(*FULL, "nnunet", "raw", dataset.DATASET)
     written = json.loads((raw / "dataset.json").read_text())
     assert len(written["dataset"]) == written["numTraining"] == 4
     for case, files in written["dataset"].items():
         assert (raw / files["images"][0]).resolve() == scan_path(toy, case.rsplit("_", 1)[0], "baseline").resolve()
         assert (raw / files["label"]).is_file()
     assert [path.name for path in raw.iterdir()] == ["dataset.json"]
-    prepared = toy.path("segmentation", "nnunet", "nnunet", "preprocessed", dataset.DATASET)
+    prepared = toy.path(*FULL, "nnunet", "preprocessed", dataset.DATASET)
     (split,) = json.loads((prepared / "splits_final.json").read_text())
     cases = [f"{patient}_baseline" for patient in PATIENTS]
     assert (split["train"], split["val"]) == dataset.split_by_patient(cases, 0.25, 11)
@@ -445,7 +469,7 @@ def test_dataset_holds_paths_not_copies(toy: Study) -> None:
 def test_training_leaves_a_log_and_a_model(trained: Study) -> None:
     """Oracle: nnU-Net's polynomial schedule lr (1 - e/E)^0.9 at each epoch; a model folder without pickles that the
     prediction can load."""
-    folder = trained.path("segmentation", "nnunet")
+    folder = trained.path(*FULL)
     log = pd.read_csv(folder / "training_log.csv")
     assert list(log.columns) == ["epoch", "lr", "train_loss", "val_loss", "pseudo_dice", "ema_pseudo_dice"]
     np.testing.assert_allclose(log["lr"], [0.02, 0.02 * 0.5**0.9], rtol=1e-6)
@@ -479,10 +503,10 @@ def test_settings_reach_the_optimizer(trained: Study) -> None:
 def test_papers_settings_reach_the_optimizer(toy: Study) -> None:
     """Oracle: the paper: SGD 1e-3, momentum 0.99, weight decay 3e-5, 500 epochs; half way nnU-Net's schedule has
     0.5^0.9 of the rate."""
-    base = nnunet_folder(toy, "nnunet")
+    base = use_nnunet(toy.path(*FULL, "nnunet"))
     prepared = base / "preprocessed" / dataset.DATASET
     plans = json.loads((prepared / "nnUNetPlans.json").read_text())
-    dataset.adapt_plans(plans, SegmentationParams(patch_size=(8, 32, 32), features=(4, 8, 8)), 0)
+    dataset.adapt_plans(plans, SegmentationParams(patch_size=(8, 32, 32), features=(4, 8, 8)), 0, ["nnunet"])
     with contextlib.redirect_stdout(io.StringIO()):
         trainer = trainer_class("nnunet")(
             {**plans, "continue_training": False}, CONFIGURATION, 0, json.loads((prepared / "dataset.json").read_text()),
@@ -498,10 +522,105 @@ def test_papers_settings_reach_the_optimizer(toy: Study) -> None:
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * 0.5**0.9)
 
 
+@pytest.mark.parametrize("network", [name for name in TRAINER_NAMES if name != "nnunet"])
+def test_every_network_trains_and_segments(toy: Study, tmp_path: Path, network: str) -> None:
+    """Oracle: nnU-Net's log of a training with finite losses that moved the weights, a model that loads strictly, and a
+    mask on the scan's grid; another patch than the network was built for is never shown to it."""
+    study = train_copy(toy, tmp_path / "run", network)
+    log = pd.read_csv(study.path(*FULL, "training_log.csv"))
+    assert np.isfinite(log).all(axis=None)
+    about = json.loads(study.path(*FULL, "model", "model.json").read_text())
+    assert (about["network"], about["patch"]) == (network, [16, 32, 32])
+    saved = torch.load(results_of(study, network) / "checkpoint_final.pth", weights_only=True)
+    assert saved["trainer_name"] == TRAINER_NAMES[network]
+    moved = [state["momentum_buffer"].abs().sum() > 0 for state in saved["optimizer_state"]["state"].values()]
+    assert np.mean([bool(one) for one in moved]) > 0.9
+    scan = images.load_image(scan_path(toy, "P00001", "baseline"))
+    mask = segmentation_stage.segmenter(study).segment(scan)
+    assert mask.GetSize() == scan.GetSize()
+
+
+def trainer_of(toy: Study, network: str) -> Any:
+    base = use_nnunet(toy.path(*FULL, "nnunet"))
+    prepared = base / "preprocessed" / dataset.DATASET
+    plans = json.loads((prepared / "nnUNetPlans.json").read_text())
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer = trainer_class(network)(
+            {**plans, "continue_training": False}, CONFIGURATION, 0, json.loads((prepared / "dataset.json").read_text()),
+            device=torch.device("cpu"),
+        )  # fmt: skip
+        trainer.initialize()
+    return trainer
+
+
+@pytest.mark.parametrize("network", list(TRAINER_NAMES))
+def test_deep_supervision_is_the_authors(toy: Study, network: str) -> None:
+    """Oracle: the shapes of the network's own outputs against the scales the targets are made at; the loss of a list
+    is the weighted sum of the losses of its parts: 4/7, 2/7, 1/7 for nnFormer and UNETR++ (their authors), nnU-Net's
+    halving weights with the coarsest at zero for the others."""
+    trainer = trainer_of(toy, network)
+    scales = trainer._get_deep_supervision_scales()
+    trainer.network.train()
+    outputs = trainer.network(torch.randn(2, 1, 16, 32, 32))
+    shapes = [tuple(round(n * s) for n, s in zip((16, 32, 32), scale, strict=True)) for scale in scales]
+    assert [tuple(output.shape[2:]) for output in outputs] == shapes
+    rng = torch.Generator().manual_seed(0)
+    outputs = [torch.randn(2, 2, *shape, generator=rng) for shape in shapes]
+    targets = [(torch.rand(2, 1, *shape, generator=rng) < 0.3).float() for shape in shapes]
+    weights = {"nnformer": [4 / 7, 2 / 7, 1 / 7], "unetrpp": [4 / 7, 2 / 7, 1 / 7]}.get(network)
+    if weights is None:
+        halves = np.array([0.5**n for n in range(len(shapes) - 1)] + [0])
+        weights = list(halves / halves.sum())
+    trainer.enable_deep_supervision = False
+    single = trainer._build_loss()
+    expected = sum(w * single(o, t) for w, o, t in zip(weights, outputs, targets, strict=True))
+    assert trainer.loss(outputs, targets).item() == pytest.approx(expected.item(), rel=1e-6)
+    trainer.set_deep_supervision_enabled(False)
+    assert torch.is_tensor(trainer.network(torch.randn(2, 1, 16, 32, 32)))
+
+
+def test_plans_that_hepaper_did_not_write(toy: Study) -> None:
+    """Oracle: a user's own nnU-Net dataset (no section of ours) trains with the paper's settings."""
+    base = use_nnunet(toy.path(*FULL, "nnunet"))
+    prepared = base / "preprocessed" / dataset.DATASET
+    plans = json.loads((prepared / "nnUNetPlans.json").read_text())
+    del plans["hepaper"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer = trainer_class("umamba_enc")(
+            {**plans, "continue_training": False}, CONFIGURATION, 0, json.loads((prepared / "dataset.json").read_text()),
+            device=torch.device("cpu"),
+        )  # fmt: skip
+    assert (trainer.num_epochs, trainer.initial_lr, trainer.momentum, trainer.weight_decay) == (500, 1e-3, 0.99, 3e-5)
+
+
+@pytest.mark.slow
+def test_nnunets_own_command_trains(toy: Study, tmp_path: Path) -> None:
+    """Oracle: nnU-Net's command line in a fresh shell with what `hepaper env` prints: it finds the trainer, trains,
+    validates, and leaves no process behind."""
+    import os
+    import subprocess
+    import sys
+
+    from hepaper.segmentation.environment import shell_environment
+
+    study = Study(toy.params, folder=tmp_path / "run")
+    shutil.copytree(toy.folder, study.folder)
+    lines = "\n".join(shell_environment(study.path(*FULL, "nnunet")))
+    command = f"{lines}\n'{Path(sys.executable).parent}/nnUNetv2_train' 1 3d_fullres 0 -tr nnUNetTrainerHEUMambaEnc -device cpu"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet")}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600, env=clean, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (fold,) = study.path(*FULL, "nnunet", "results").glob("*/nnUNetTrainerHEUMambaEnc__*/fold_0")
+    assert (fold / "checkpoint_final.pth").is_file()
+    assert json.loads((fold / "validation" / "summary.json").read_text())["foreground_mean"]
+    left = subprocess.run(["pgrep", "-f", str(study.folder)], capture_output=True, text=True, check=False)
+    assert not left.stdout.split()
+
+
 def test_training_is_repeatable(toy: Study, trained: Study, tmp_path: Path) -> None:
     """Oracle: DESIGN §5: the same seed on the same machine gives the same bytes; another seed gives others."""
     again = train_copy(toy, tmp_path / "again")
-    log = ("segmentation", "nnunet", "training_log.csv")
+    log = (*FULL, "training_log.csv")
     assert again.path(*log).read_bytes() == trained.path(*log).read_bytes()
     assert all(torch.equal(value, weights(again)[name]) for name, value in weights(trained).items())
     other = train_copy(toy, tmp_path / "other", seed=12)
@@ -529,11 +648,10 @@ def test_interrupted_training_goes_on(
     assert not any(thread.name == "batches" for thread in threading.enumerate())
     study = Study(toy.params, folder=tmp_path / "run")
     assert not list(results_of(study).glob("*.part"))
-    assert not study.path("segmentation", "nnunet", "model", "model.json").exists()
-    base = nnunet_folder(study, "nnunet")
-    train(study, base, study.path("segmentation", "nnunet", "model"))
+    assert not study.path(*FULL, "model", "model.json").exists()
+    train_it(study)
     assert started == [0, 1, 1]
-    log, whole = (pd.read_csv(s.path("segmentation", "nnunet", "training_log.csv")) for s in (study, trained))
+    log, whole = (pd.read_csv(s.path(*FULL, "training_log.csv")) for s in (study, trained))
     assert list(log["epoch"]) == [0, 1]
     pd.testing.assert_frame_equal(log.head(1), whole.head(1))
     np.testing.assert_allclose(log["lr"], whole["lr"])
@@ -545,22 +663,22 @@ def test_finished_training_is_only_exported(
     """Oracle: a run that stopped between training and export is not trained again: the weights are the same."""
     study = Study(toy.params, folder=tmp_path / "run")
     shutil.copytree(trained.folder, study.folder)
-    shutil.rmtree(study.path("segmentation", "nnunet", "model"))
+    shutil.rmtree(study.path(*FULL, "model"))
 
     def never(self: Any) -> None:
         raise AssertionError("trained again")
 
     monkeypatch.setattr(trainer_class("nnunet"), "run_training", never)
-    train(study, nnunet_folder(study, "nnunet"), study.path("segmentation", "nnunet", "model"))
+    train_it(study)
     assert all(torch.equal(value, weights(study)[name]) for name, value in weights(trained).items())
 
 
 def test_loss_that_is_not_finite_stops_the_training(toy: Study, tmp_path: Path) -> None:
     """Oracle: the user's mistake in one line with the knob to turn; no model comes out."""
-    with pytest.raises(HepaperError, match=r"not finite in epoch 0 .*lower segmentation\.learning_rate") as info:
-        train_copy(toy, tmp_path / "run", learning_rate=1e30)
+    with pytest.raises(HepaperError, match=r"not finite \(.*\) in epoch 0, case\(s\) P0000\d_baseline.*learning rate") as info:
+        train_copy(toy, tmp_path / "run", rate=1e30)
     assert "\n" not in str(info.value)
-    assert not (tmp_path / "run" / "segmentation" / "nnunet" / "model" / "model.json").exists()
+    assert not (tmp_path / "run" / "segmentation" / "full_scale" / "model" / "model.json").exists()
 
 
 def test_mask_lies_on_the_scan(toy: Study, trained: Study) -> None:
@@ -604,7 +722,7 @@ def test_what_the_network_finds_lands_where_it_was(toy: Study, trained: Study, m
 
 def test_missing_model_is_named(tmp_path: Path) -> None:
     """Oracle: one line."""
-    with pytest.raises(HepaperError, match=r"network\.safetensors is missing; run the segmentation stage"):
+    with pytest.raises(HepaperError, match=r"network\.safetensors is missing; run the stage that trains it"):
         Segmenter(tmp_path)
 
 
@@ -622,7 +740,7 @@ def test_blood_is_learned(toy: Study, tmp_path: Path) -> None:
 def test_roles_of_the_scans(toy: Study, tmp_path: Path) -> None:
     """Oracle: the split itself: trained, held out, external; Dice of a known overlap by hand."""
     study = Study(toy.params, folder=tmp_path)
-    cohort = pd.DataFrame({"patient_id": [*PATIENTS, "P00009"], "split": ["train"] * 4 + ["external_1"]})
+    cohort = pd.DataFrame({"patient_id": [*PATIENTS, "P00009"], "center": list("AABBC"), "split": ["train"] * 4 + ["external_1"]})
     mask = np.zeros((4, 8, 8), np.uint8)
     mask[1, :4, :4] = 1
     half = mask.copy()
@@ -630,7 +748,9 @@ def test_roles_of_the_scans(toy: Study, tmp_path: Path) -> None:
     for patient in cohort["patient_id"]:
         images.save_image(scan_path(study, patient, "baseline", mask=True), make_image(mask))
         images.save_image(segmentation_stage.prediction_path(study, patient, "baseline"), make_image(half))
-    table = segmentation_stage.evaluate(study, cohort).set_index("patient_id")
+    cases = {f"{patient}_baseline": (tmp_path, tmp_path) for patient in PATIENTS}
+    table = segmentation_stage.evaluate(study, cohort, cases).set_index("patient_id")
+    assert set(table["mask"]) == {"reference"}
     assert table.loc["P00009", "role"] == "external"
     assert sorted(table["role"]) == ["external", "trained", "trained", "trained", "validation"]
     held = dataset.split_by_patient([f"{patient}_baseline" for patient in PATIENTS], 0.25, 11)[1]

@@ -340,7 +340,7 @@ def test_figure_and_table_name_their_maker(studies: Callable[..., Study]) -> Non
         return figure
 
     shown = study.figure("fig", "More than 6 mL, i.e. x > 6 & <b>", drawn, 3).data
-    assert "notebooks/06_roi.ipynb" in shown
+    assert "notebooks/07_roi.ipynb" in shown
     assert f"{__name__}.{drawn.__qualname__}".split("<")[0] in shown
     assert "x &gt; 6 &amp; &lt;b&gt;" in shown
     assert {path.suffix for path in study.path("figures").iterdir()} == {".png", ".svg"}
@@ -349,7 +349,7 @@ def test_figure_and_table_name_their_maker(studies: Callable[..., Study]) -> Non
     shown = study.table("tab", "A caption.", lambda: pd.DataFrame({"a": ["<i>", None], "b": [1.5, math.nan]})).data
     assert "&lt;i&gt;" in shown
     assert "–" in shown
-    assert "notebooks/06_roi.ipynb" in shown
+    assert "notebooks/07_roi.ipynb" in shown
     assert study.path("tables", "tab.csv").read_text() == "a,b\n<i>,1.5\n,\n"
 
 

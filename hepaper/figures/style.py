@@ -24,6 +24,12 @@ SPLIT_COLOURS = {"train": BLUE, "external_1": ORANGE, "external_2": GREEN}
 SPLIT_NAMES = {"train": "Training", "external_1": "External 1", "external_2": "External 2"}
 CLASS_COLOURS = {"HE": RED, "NHE": "#6C8EAD"}
 MODEL_COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE)
+#: Segmentation networks, as the params call them and as their papers do, in the order of every figure and table.
+NETWORK_NAMES = {
+    "umamba_enc": "U-Mamba (Enc)", "umamba_bot": "U-Mamba (Bot)", "nnunet": "nnU-Net", "nnformer": "nnFormer",
+    "unetrpp": "UNETR++",
+}  # fmt: skip
+NETWORK_COLOURS = dict(zip(NETWORK_NAMES, (BLUE, SKY, RED, GREEN, PURPLE), strict=True))
 TRUTH, PREDICTION = SKY, ORANGE  # outlines on a grey image
 WIDTH = 8.0  # inches: the text column of the book
 
@@ -118,6 +124,18 @@ def splits_in(values: Any) -> list[str]:
     """The splits present, in the study's order, unknown ones after them."""
     present = list(dict.fromkeys(values))
     return [s for s in SPLIT_NAMES if s in present] + [s for s in present if s not in SPLIT_NAMES]
+
+
+def networks_in(values: Any) -> list[str]:
+    """The networks present, in the order of their names above, unknown ones after them."""
+    present = list(dict.fromkeys(values))
+    return [n for n in NETWORK_NAMES if n in present] + [n for n in present if n not in NETWORK_NAMES]
+
+
+def network_name(network: str, wrap: bool = False) -> str:
+    """How a network is called; ``wrap`` puts the variant on a line of its own."""
+    name = NETWORK_NAMES.get(network, network)
+    return name.replace(" (", "\n(") if wrap else name
 
 
 def box_and_points(axes: Any, place: float, values: np.ndarray, colour: str, random: np.random.Generator) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hepaper.errors import HepaperError
 from hepaper.figures import style
@@ -57,6 +58,58 @@ def training_curves(log: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figure:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
         style.panel_letter(axes, letter)
+    return figure
+
+
+@style.in_style
+def benchmark_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
+    """Pseudo-Dice and losses of several networks over epochs, a column a network (form of Fig. 3A-B).
+
+    The other networks' moving averages run in grey behind each one's.
+
+    Parameters
+    ----------
+    logs : {network: DataFrame}
+        epoch, train_loss, val_loss, pseudo_dice, ema_pseudo_dice.
+
+    Raises
+    ------
+    HepaperError
+        If no network has an epoch yet.
+    """
+    names = style.networks_in(name for name, table in logs.items() if len(table))
+    if not names:
+        raise HepaperError("training logs: no epoch in them yet")
+    figure = style.new_figure(style.WIDTH, 4.6)
+    panels = figure.subplots(2, len(names), sharex="col", sharey="row", squeeze=False)
+    for place, name in enumerate(names):
+        colour = style.NETWORK_COLOURS.get(name, style.GREY)
+        table, (dice, loss) = logs[name], panels[:, place]
+        epoch = table["epoch"]
+        for other in names:
+            if other != name:
+                dice.plot(logs[other]["epoch"], logs[other]["ema_pseudo_dice"], color=style.PALE, lw=1.4, zorder=1)
+        _line(dice, epoch, table["pseudo_dice"], color=colour, alpha=0.6, lw=1.0, ls="--", label="pseudo-Dice")
+        _line(dice, epoch, table["ema_pseudo_dice"], color=colour, label="moving average")
+        _line(loss, epoch, table["train_loss"], color=colour, label="training")
+        _line(loss, epoch, table["val_loss"], color=style.INK, lw=1.2, ls="--", label="validation")
+        dice.set_title(style.network_name(name), loc="center", fontsize=9.5)
+        loss.set_xlabel("Epoch")
+        loss.xaxis.get_major_locator().set_params(integer=True, nbins=4)
+        for axes in (dice, loss):
+            axes.grid(axis="y")
+    panels[0, 0].set(ylabel="Pseudo-Dice", ylim=(-0.02, 1.02))
+    panels[1, 0].set(ylabel="Dice + cross-entropy loss")
+    for axes, letter in zip(panels[:, 0], "AB", strict=True):
+        style.panel_letter(axes, letter)
+    # the styles are every network's, the colours each one's own: the legend shows the styles in grey
+    shown = (
+        ("pseudo-Dice", {"ls": "--", "lw": 1.0, "color": style.GREY}),
+        ("moving average (A), training loss (B)", {"color": style.GREY}),
+        ("validation loss", {"ls": "--", "lw": 1.2, "color": style.INK}),
+    )
+    handles = [Line2D([], [], **options) for _, options in shown]
+    figure.legend(handles, [words for words, _ in shown], loc="outside lower center", ncols=3)
     return figure
 
 

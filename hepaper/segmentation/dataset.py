@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hepaper import machine
 from hepaper.errors import HepaperError
-from hepaper.params import SegmentationParams
+from hepaper.params import TrainingParams
 from hepaper.preprocess import TIMEPOINTS, scan_path
-from hepaper.segmentation.environment import CONFIGURATION, DATASET, DATASET_ID, PLANS
+from hepaper.segmentation import refinement
+from hepaper.segmentation.environment import CONFIGURATION, DATASET, DATASET_ID, PLANS, use_nnunet
+from hepaper.segmentation.networks import patches
 from hepaper.study import Study, write_json
 
 
-def training_cases(study: Study, cohort: pd.DataFrame) -> dict[str, tuple[Path, Path]]:
-    """Case name -> (scan, reference mask) for the training split only; both scans of each patient.
+def training_cases(
+    study: Study, cohort: pd.DataFrame, patients: int | None = None, stream: int = 3, refined: bool = False
+) -> dict[str, tuple[Path, Path]]:
+    """Case name -> (scan, mask) for the training split only; both scans of each patient.
+
+    Parameters
+    ----------
+    study, cohort
+        The run and its eligible patients.
+    patients
+        Draw so many of them; None takes all.
+    stream
+        Which of the seed's random streams draws them.
+    refined
+        Whether a mask that a person refined (:mod:`hepaper.segmentation.refinement`) takes the reference's place.
 
     Raises
     ------
     HepaperError
-        If no training patient has a reference mask.
+        If no training patient has a mask.
     """
-    patients = sorted(cohort.loc[cohort["split"] == "train", "patient_id"])
-    asked = study.params.segmentation.train_patients
-    if asked is not None and asked < len(patients):
-        chosen = np.random.default_rng([study.params.study.seed, 3]).choice(len(patients), asked, replace=False)
-        patients = [patients[place] for place in sorted(chosen)]
+    names = sorted(cohort.loc[cohort["split"] == "train", "patient_id"])
+    if patients is not None and patients < len(names):
+        chosen = np.random.default_rng([study.params.study.seed, stream]).choice(len(names), patients, replace=False)
+        names = [names[place] for place in sorted(chosen)]
     cases = {}
-    for patient in patients:
+    for patient in names:
         for timepoint in TIMEPOINTS:
             mask = scan_path(study, patient, timepoint, mask=True)
+            corrected = refinement.refined_path(study, f"{patient}_{timepoint}")
+            if refined and corrected.is_file():
+                mask = corrected
             if mask.is_file():
                 cases[f"{patient}_{timepoint}"] = (scan_path(study, patient, timepoint), mask)
     if not cases:
@@ -55,17 +75,23 @@ def split_by_patient(cases: list[str], fraction: float, seed: int) -> tuple[list
     return [case for case in cases if case not in set(validation)], validation
 
 
-def build(study: Study, cohort: pd.DataFrame, base: Path) -> None:
-    """Write the raw dataset (paths, no copies), then let nnU-Net fingerprint, plan and preprocess it."""
+def build(
+    study: Study, cases: Mapping[str, tuple[Path, Path]], base: Path, settings: TrainingParams, networks: Sequence[str]
+) -> Path:
+    """Write the raw dataset (paths, no copies), then let nnU-Net fingerprint, plan and preprocess it.
+
+    Done once: what lies there finished is kept. Returns ``base`` as nnU-Net knows it.
+    """
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
         extract_fingerprint_dataset,
         plan_experiment_dataset,
         preprocess_dataset,
     )
 
-    settings = study.params.segmentation
-    cases = training_cases(study, cohort)
-    raw = base / "raw" / DATASET
+    base = use_nnunet(base)
+    raw, preprocessed = base / "raw" / DATASET, base / "preprocessed" / DATASET
+    if (preprocessed / "splits_final.json").is_file():  # the last thing written
+        return base
     write_json(
         raw / "dataset.json",
         {
@@ -75,29 +101,38 @@ def build(study: Study, cohort: pd.DataFrame, base: Path) -> None:
             "file_ending": ".nii.gz",
             "overwrite_image_reader_writer": "SimpleITKIO",
             "dataset": {
-                case: {"images": [os.path.relpath(image, raw)], "label": os.path.relpath(mask, raw)}
+                case: {"images": [os.path.relpath(image.resolve(), raw)], "label": os.path.relpath(mask.resolve(), raw)}
                 for case, (image, mask) in cases.items()
             },
         },
     )
     workers = machine.workers(study.params.study.workers)
-    extract_fingerprint_dataset(DATASET_ID, num_processes=workers, verbose=False, show_progress_bar=False)
-    plan_experiment_dataset(DATASET_ID)
-    preprocessed = base / "preprocessed" / DATASET
-    plans_file = preprocessed / f"{PLANS}.json"
-    plans = json.loads(plans_file.read_text("utf-8"))
-    adapt_plans(plans, settings, study.params.study.seed)
-    write_json(plans_file, plans)
-    preprocess_dataset(DATASET_ID, configurations=(CONFIGURATION,), num_processes=(workers,), show_progress_bar=False)
+    with (base / "nnunet.log").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        extract_fingerprint_dataset(DATASET_ID, num_processes=workers, verbose=False, show_progress_bar=False)
+        plan_experiment_dataset(DATASET_ID)
+        plans_file = preprocessed / f"{PLANS}.json"
+        plans = json.loads(plans_file.read_text("utf-8"))
+        adapt_plans(plans, settings, study.params.study.seed, networks)
+        write_json(plans_file, plans)
+        preprocess_dataset(
+            DATASET_ID, configurations=(CONFIGURATION,), num_processes=(workers,), show_progress_bar=False
+        )
     train, validation = split_by_patient(list(cases), settings.validation_fraction, study.params.study.seed)
     write_json(preprocessed / "splits_final.json", [{"train": train, "val": validation}])
+    return base
 
 
-def adapt_plans(plans: dict, settings: SegmentationParams, seed: int) -> None:
+def adapt_plans(plans: dict[str, Any], settings: TrainingParams, seed: int, networks: Sequence[str]) -> None:
     """Put the study's settings into nnU-Net's plans, in place.
 
-    ``plans["hepaper"]`` carries what our trainers read. A patch size or a feature list of our own replaces the
-    planner's network; strides and kernels then follow from nnU-Net's own rule for that patch and spacing.
+    ``plans["hepaper"]`` carries what our trainers read. A patch size, spacing or feature list of our own replaces the
+    planner's; strides and kernels then follow from nnU-Net's own rule for that patch and spacing. All ``networks`` must
+    admit the patch: the planner's is moved to the nearest one that they do, one from the params is refused by name.
+
+    Raises
+    ------
+    HepaperError
+        For a patch that a network does not admit (naming the nearest that it does), or one too small for the features.
     """
     configuration = plans["configurations"][CONFIGURATION]
     configuration["batch_size"] = settings.batch_size
@@ -105,31 +140,36 @@ def adapt_plans(plans: dict, settings: SegmentationParams, seed: int) -> None:
         "epochs": settings.epochs,
         "iterations_per_epoch": settings.iterations_per_epoch,
         "validation_iterations": settings.validation_iterations,
-        "learning_rate": settings.learning_rate,
         "momentum": settings.momentum,
         "weight_decay": settings.weight_decay,
         "checkpoint_every": settings.checkpoint_every,
+        "nnformer_embed_dim": settings.nnformer_embed_dim,
+        "unetrpp_dims": list(settings.unetrpp_dims),
         "seed": seed,
     }
-    if settings.patch_size is None and settings.features is None:
-        return
     from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
-    patch = list(settings.patch_size or configuration["patch_size"])
-    features = list(settings.features or configuration["architecture"]["arch_kwargs"]["features_per_stage"])
-    _, strides, kernels, admissible, _ = get_pool_and_conv_props(configuration["spacing"], patch, 4, 999)
-    if [int(n) for n in admissible] != patch:
-        raise HepaperError(
-            f"segmentation.patch_size {patch} cannot be halved as nnU-Net's rule wants; the nearest that can is "
-            f"{[int(n) for n in admissible]}"
-        )
+    if settings.spacing_mm is not None:
+        configuration["spacing"] = list(settings.spacing_mm)
+    planned = [int(n) for n in configuration["patch_size"]]
+    strides_of = patches.planner_strides(configuration["spacing"])
+    if settings.patch_size is not None:
+        patch = list(settings.patch_size)
+        for network in networks:
+            patches.require_admissible(network, patch, strides_of)
+    else:
+        patch = list(patches.common_patch(networks, planned, strides_of))
+    if patch == planned and settings.features is None and settings.spacing_mm is None:
+        return
+    kwargs = configuration["architecture"]["arch_kwargs"]
+    features = list(settings.features or kwargs["features_per_stage"])
+    _, strides, kernels, _, _ = get_pool_and_conv_props(configuration["spacing"], patch, 4, 999999)
     stages = min(len(features), len(strides))
     if stages < 3:  # nnU-Net's deep supervision gives its coarsest output no weight: with one output nothing is left
         raise HepaperError(
-            f"segmentation.patch_size {patch} and segmentation.features {features} make a network of {stages} stage(s), "
-            "and nnU-Net's deep supervision needs three; give three features or more and a patch large enough for them"
+            f"patch_size {patch} and features {features} make a network of {stages} stage(s), and nnU-Net's deep "
+            "supervision needs three; give three features or more and a patch large enough for them"
         )
-    kwargs = configuration["architecture"]["arch_kwargs"]
     kwargs.update(
         n_stages=stages,
         features_per_stage=features[:stages],

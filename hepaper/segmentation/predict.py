@@ -66,7 +66,7 @@ class Segmenter:
 
         for needed in ("network.safetensors", "plans.json", "dataset.json", "model.json"):
             if not (model / needed).is_file():
-                raise HepaperError(f"{model / needed} is missing; run the segmentation stage of that study first")
+                raise HepaperError(f"{model / needed} is missing; run the stage that trains it first")
         plans = PlansManager(json.loads((model / "plans.json").read_text("utf-8")))
         dataset_json = json.loads((model / "dataset.json").read_text("utf-8"))
         about = json.loads((model / "model.json").read_text("utf-8"))
@@ -92,6 +92,7 @@ class Segmenter:
                 trainer.__name__,
                 tuple(about["mirror_axes"]) if about["mirror_axes"] else None,
             )
+        self.network = network
         self.smallest_component_ml = smallest_component_ml
 
     def segment(self, scan: sitk.Image) -> sitk.Image:

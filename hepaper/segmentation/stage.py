@@ -1,8 +1,7 @@
-"""Stage 3 as a whole: dataset, training, masks for every scan, Dice and IoU."""
+"""The full-scale model: the chosen network trained on the training split, masks for every scan, how good they are."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 
@@ -11,30 +10,36 @@ import pandas as pd
 from hepaper import images
 from hepaper.parallel import progress
 from hepaper.preprocess import TIMEPOINTS, scan_path
-from hepaper.segmentation import dataset
-from hepaper.segmentation.environment import CONFIGURATION, DATASET, nnunet_folder
-from hepaper.segmentation.metrics import dice, iou
+from hepaper.segmentation import benchmark, compare, dataset, refinement
+from hepaper.segmentation.metrics import case_metrics
 from hepaper.segmentation.predict import Segmenter
 from hepaper.segmentation.train import train
 from hepaper.study import Study, stage, write_csv
 
+FOLDER = ("segmentation", "full_scale")
+
 
 def prediction_path(study: Study, patient_id: str, timepoint: str) -> Path:
     """Where the predicted mask of a scan lies."""
-    network = study.params.segmentation.network
-    return study.path("segmentation", network, "predictions", f"{patient_id}_{timepoint}.nii.gz")
+    return study.path(*FOLDER, "predictions", f"{patient_id}_{timepoint}.nii.gz")
 
 
 def segmenter(study: Study) -> Segmenter:
     """The study's trained network."""
     settings = study.params.segmentation
     return Segmenter(
-        study.path("segmentation", settings.network, "model"),
+        study.path(*FOLDER, "model"),
         device=study.params.study.device,
         mirror=settings.mirror,
         tile_step=settings.tile_step,
         smallest_component_ml=settings.smallest_component_ml,
     )
+
+
+def chosen_network(study: Study) -> str:
+    """The network of the params, or the benchmark's winner."""
+    asked = study.params.segmentation.network
+    return benchmark.winner(study) if asked == "winner" else asked
 
 
 @stage("segmentation")
@@ -43,82 +48,86 @@ def run(study: Study) -> None:
     from hepaper.cohort.stage import eligible_patients
 
     cohort = eligible_patients(study)
-    base = nnunet_folder(study, study.params.segmentation.network)
-    folder = base.parent
-    if not (base / "preprocessed" / DATASET / "splits_final.json").is_file():  # the last thing build writes
-        with (base / "nnunet.log").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-            dataset.build(study, cohort, base)
-    if not (folder / "model" / "model.json").is_file():
-        train(study, base, folder / "model")
-    network = segmenter(study)
-    cases = [(patient, timepoint) for patient in cohort["patient_id"] for timepoint in TIMEPOINTS]
-    for patient, timepoint in progress(cases, "segmenting"):
+    settings = study.params.segmentation
+    folder = study.path(*FOLDER)
+    network = chosen_network(study)
+    cases = dataset.training_cases(study, cohort, settings.train_patients, refined=True)
+    base = dataset.build(study, cases, folder / "nnunet", settings, [network])
+    train(base, network, settings.learning_rate, folder, study.params.study.device)
+    trained = segmenter(study)
+    scans = [(patient, timepoint) for patient in cohort["patient_id"] for timepoint in TIMEPOINTS]
+    for patient, timepoint in progress(scans, "segmenting"):
         target = prediction_path(study, patient, timepoint)
         if not target.exists():
-            images.save_image(target, network.segment(images.load_image(scan_path(study, patient, timepoint))))
-    metrics = evaluate(study, cohort)
+            images.save_image(target, trained.segment(images.load_image(scan_path(study, patient, timepoint))))
+    metrics = evaluate(study, cohort, cases)
     write_csv(folder / "metrics.csv", metrics)
+    by_split = compare.summarise(metrics, by=["split", "role"], seed=study.params.study.seed)
+    write_csv(folder / "summary.csv", by_split)
     study.record("segmentation", _results(study, metrics, folder))
 
 
-def evaluate(study: Study, cohort: pd.DataFrame) -> pd.DataFrame:
-    """One row a scan with a reference mask: patient_id, timepoint, split, role, dice, iou.
+def evaluate(study: Study, cohort: pd.DataFrame, cases: dict[str, tuple[Path, Path]]) -> pd.DataFrame:
+    """One row a scan with a reference mask: patient_id, center, timepoint, split, role, mask, overlap and errors.
 
-    ``role`` says what the network saw of the scan: ``trained``, ``validation`` (of the training split, held out) or
-    ``external``.
+    ``role`` says what the network saw of the scan: ``trained``, ``validation`` (of the training split, held out),
+    ``unused`` (of the training split, not drawn) or ``external``. ``mask`` says what it is compared with: ``reference``,
+    or ``refined`` where a person corrected a proposal.
     """
-    cases = list(dataset.training_cases(study, cohort))
     settings = study.params.segmentation
-    trained = set(dataset.split_by_patient(cases, settings.validation_fraction, study.params.study.seed)[0])
+    trained, held = dataset.split_by_patient(list(cases), settings.validation_fraction, study.params.study.seed)
+    roles = {**dict.fromkeys(trained, "trained"), **dict.fromkeys(held, "validation")}
     rows = []
     for patient in cohort.itertuples():
         for timepoint in TIMEPOINTS:
-            reference = scan_path(study, str(patient.patient_id), timepoint, mask=True)
-            if not reference.is_file():
-                continue
-            a = images.array(images.load_image(reference)) > 0
-            b = images.array(images.load_image(prediction_path(study, str(patient.patient_id), timepoint))) > 0
             case = f"{patient.patient_id}_{timepoint}"
-            role = "trained" if case in trained else "validation" if patient.split == "train" else "external"
+            path = scan_path(study, str(patient.patient_id), timepoint, mask=True)
+            corrected = refinement.refined_path(study, case)
+            refined = patient.split == "train" and corrected.is_file()
+            path = corrected if refined else path
+            if not path.is_file():
+                continue
+            reference = images.load_image(path)
+            found = images.array(images.load_image(prediction_path(study, str(patient.patient_id), timepoint))) > 0
             rows.append(
                 {
                     "patient_id": patient.patient_id,
+                    "center": patient.center,
                     "timepoint": timepoint,
                     "split": patient.split,
-                    "role": role,
-                    "dice": dice(a, b),
-                    "iou": iou(a, b),
+                    "role": roles.get(case, "unused") if patient.split == "train" else "external",
+                    "mask": "refined" if refined else "reference",
+                    **case_metrics(images.array(reference) > 0, found, images.spacing(reference)),
                 }
             )
-    return pd.DataFrame(rows, columns=["patient_id", "timepoint", "split", "role", "dice", "iou"])
+    return pd.DataFrame(rows)
 
 
 def _results(study: Study, metrics: pd.DataFrame, folder: Path) -> dict[str, object]:
     log = pd.read_csv(folder / "training_log.csv")
+    about = json.loads((folder / "model" / "model.json").read_text("utf-8"))
     results: dict[str, object] = {
         "epochs": len(log),
         "final_ema_pseudo_dice": float(log["ema_pseudo_dice"].iloc[-1]),
         "scans": len(metrics),
-        **_network_facts(folder / "model"),
+        "refined_masks": int((metrics["mask"] == "refined").sum()),
+        "network": about["network"],
+        "parameters": about["parameters"],
+        "patch": about["patch"],
+        "stages": about["stages"],
     }
     groups = [(split, metrics[metrics["split"] == split]) for split in ("train", "external_1", "external_2")]
     groups.append(("validation", metrics[metrics["role"] == "validation"]))
     for name, rows in groups:
+        errors = rows["volume_error_fraction"].abs()
         results[name] = {
             "scans": len(rows),
             "dice_mean": float(rows["dice"].mean()) if len(rows) else None,
             "dice_median": float(rows["dice"].median()) if len(rows) else None,
             "iou_mean": float(rows["iou"].mean()) if len(rows) else None,
             "dice_min": float(rows["dice"].min()) if len(rows) else None,
+            "volume_error_median": float(errors.median()) if len(rows) else None,
+            "hd95_median": float(rows["hd95_mm"].median()) if len(rows) else None,
+            "surface_dice_mean": float(rows["surface_dice"].mean()) if len(rows) else None,
         }
     return results
-
-
-def _network_facts(model: Path) -> dict[str, object]:
-    plans = json.loads((model / "plans.json").read_text("utf-8"))
-    about = json.loads((model / "model.json").read_text("utf-8"))
-    return {
-        "parameters": about["parameters"],
-        "patch": plans["configurations"][CONFIGURATION]["patch_size"],
-        "stages": plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]["n_stages"],
-    }

@@ -1,7 +1,8 @@
-"""nnU-Net's trainer with this study's settings, read from the plans.
+"""nnU-Net's trainer with this study's settings, read from the plans; the base of the four networks' trainers.
 
-nnU-Net finds it through ``nnUNet_extTrainer``, so ``nnUNetv2_train 1 3d_fullres 0 -tr nnUNetTrainerHE`` works too.
-It imports every module in this folder: keep the folder small and free of optional imports.
+nnU-Net finds the trainers here through ``nnUNet_extTrainer``, so ``nnUNetv2_train 1 3d_fullres 0 -tr nnUNetTrainerHE``
+works in a shell too (``hepaper env RUN`` prints the variables). It imports every module in this folder: keep the folder
+small and free of optional imports.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tqdm import tqdm
 
 from hepaper import machine
 from hepaper.errors import HepaperError
+from hepaper.params import SegmentationParams
 
 
 class BatchesAhead:
@@ -76,8 +79,17 @@ class nnUNetTrainerHE(nnUNetTrainer):
     """The paper's settings (SGD, Nesterov, poly schedule, Dice + cross-entropy), from ``plans["hepaper"]``.
 
     Beyond nnU-Net's own trainer: seeded and repeatable batches, a ``training_log.csv`` an epoch, checkpoints that load
-    with ``weights_only=True``, and a stop at the first loss that is not finite.
+    with ``weights_only=True``, and a stop at the first loss that is not finite. Plans that hepaper did not write (a
+    user's own nnU-Net dataset) get the defaults of the params, which are the paper's.
+
+    A network trains under it by overriding ``build_network_architecture`` and, where its outputs are not those of
+    nnU-Net's decoder, by setting :attr:`output_weights`.
     """
+
+    #: Weights of the deep-supervision losses, finest output first, as the network's authors have them. None: the
+    #: network has nnU-Net's outputs and gets nnU-Net's weights. Otherwise it has an attribute ``deep_supervision`` and
+    #: a property ``deep_supervision_scales``.
+    output_weights: tuple[float, ...] | None = None
 
     def __init__(
         self,
@@ -88,7 +100,8 @@ class nnUNetTrainerHE(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net reads this signature)
     ):
         super().__init__(plans, configuration, fold, dataset_json, device)
-        ours = plans["hepaper"]
+        defaults = SegmentationParams().model_dump()
+        ours = {**defaults, "seed": 2025, **plans.get("hepaper", {})}
         self.num_epochs = ours["epochs"]
         self.num_iterations_per_epoch = ours["iterations_per_epoch"]
         self.num_val_iterations_per_epoch = ours["validation_iterations"]
@@ -119,24 +132,61 @@ class nnUNetTrainerHE(nnUNetTrainer):
         )
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
+    def _do_i_compile(self) -> bool:
+        """Only when ``nnUNet_compile`` asks for it: compiling pays off in long trainings and can fail in short ones."""
+        return "nnUNet_compile" in os.environ and super()._do_i_compile()
+
     def _build_loss(self):
         """nnU-Net's loss, always in float32: softmax and Dice sums are where half precision goes wrong."""
-        loss = super()._build_loss()
+        if self.output_weights is None or not self.enable_deep_supervision:
+            loss = super()._build_loss()
+        else:
+            self.enable_deep_supervision = False
+            try:
+                loss = DeepSupervisionWrapper(super()._build_loss(), np.array(self.output_weights))
+            finally:
+                self.enable_deep_supervision = True
 
         def in_float32(output, target):
             return loss([o.float() for o in output] if isinstance(output, (list, tuple)) else output.float(), target)
 
         return in_float32
 
+    def plain_network(self) -> torch.nn.Module:
+        """The network without what DDP and torch.compile wrap around it."""
+        network = self.network.module if self.is_ddp else self.network
+        return getattr(network, "_orig_mod", network)
+
+    def _get_deep_supervision_scales(self):
+        """Sizes of the network's outputs, as shares of the patch."""
+        if self.output_weights is None or not self.enable_deep_supervision:
+            return super()._get_deep_supervision_scales()
+        return [list(scale) for scale in self.plain_network().deep_supervision_scales]
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Switch the coarser outputs on or off."""
+        if self.output_weights is None:
+            super().set_deep_supervision_enabled(enabled)
+        else:
+            self.plain_network().deep_supervision = enabled
+
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step; on a CPU that has bfloat16 instructions the network runs in them (CUDA: nnU-Net's own)."""
         with machine.autocast(self.device) if self.device.type == "cpu" else contextlib.nullcontext():
-            return super().train_step(batch)
+            return self._finite(super().train_step(batch), batch)
 
     def validation_step(self, batch: dict) -> dict:
         """As :meth:`train_step`."""
         with machine.autocast(self.device) if self.device.type == "cpu" else contextlib.nullcontext():
-            return super().validation_step(batch)
+            return self._finite(super().validation_step(batch), batch)
+
+    def _finite(self, result: dict, batch: dict) -> dict:
+        if not np.isfinite(result["loss"]):
+            raise HepaperError(
+                f"the loss is not finite ({float(result['loss'])}) in epoch {self.current_epoch}, case(s) "
+                f"{', '.join(map(str, batch['keys']))}; look at these scans, or lower the learning rate"
+            )
+        return result
 
     def plot_network_architecture(self) -> None:
         """Nothing: the drawing needs hiddenlayer, which does not run with current torch."""
@@ -169,27 +219,25 @@ class nnUNetTrainerHE(nnUNetTrainer):
 
     def run_training(self) -> None:
         """Train, with a progress bar over the epochs, and leave no thread behind."""
-        with tqdm(total=self.num_epochs, initial=self.current_epoch, desc="training", mininterval=2, ascii=True) as bar:
+        with tqdm(total=self.num_epochs, initial=self.current_epoch, desc=f"training {type(self).__name__}", mininterval=2, ascii=True) as bar:
             self.bar = bar
             try:
                 super().run_training()
             finally:
                 if self.ahead is not None:
                     self.ahead.close()
+                for loader in (self.dataloader_train, self.dataloader_val):
+                    if hasattr(loader, "_finish"):  # nnU-Net's worker processes, which an error would leave behind
+                        loader._finish()
 
     def on_epoch_end(self) -> None:
-        """nnU-Net's bookkeeping, then ours: stop on a loss that is not finite, write the log, move the bar."""
-        losses = {name: float(self.logger.get_value(f"{name}_losses", step=-1)) for name in ("train", "val")}
-        if not all(np.isfinite(loss) for loss in losses.values()):
-            raise HepaperError(
-                f"the loss is not finite in epoch {self.current_epoch} (training {losses['train']}, validation "
-                f"{losses['val']}); lower segmentation.learning_rate or look at the scans"
-            )
+        """nnU-Net's bookkeeping, then ours: write the log, move the bar."""
         super().on_epoch_end()
         if self.local_rank == 0:
             self.write_log(Path(self.output_folder) / "training_log.csv")
         if self.bar is not None:
-            self.bar.set_postfix(loss=f"{losses['train']:.3f}", dice=f"{self._ema():.3f}", refresh=False)
+            loss = float(self.logger.get_value("train_losses", step=-1))
+            self.bar.set_postfix(loss=f"{loss:.3f}", dice=f"{self._ema():.3f}", refresh=False)
             self.bar.update()
 
     def _ema(self) -> float:
@@ -216,12 +264,10 @@ class nnUNetTrainerHE(nnUNetTrainer):
         """nnU-Net's checkpoint in plain types, whole or not at all, so that it loads with ``weights_only=True``."""
         if self.local_rank != 0 or self.disable_checkpointing:
             return
-        network = self.network.module if self.is_ddp else self.network
-        network = getattr(network, "_orig_mod", network)
         temporary = filename + ".part"
         torch.save(
             {
-                "network_weights": network.state_dict(),
+                "network_weights": self.plain_network().state_dict(),
                 "optimizer_state": self.optimizer.state_dict(),
                 "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
                 "logging": _plain(self.logger.get_checkpoint()),
@@ -242,8 +288,7 @@ class nnUNetTrainerHE(nnUNetTrainer):
         saved = filename_or_checkpoint
         if not isinstance(saved, dict):
             saved = torch.load(saved, map_location=self.device, weights_only=True)
-        network = self.network.module if self.is_ddp else self.network
-        getattr(network, "_orig_mod", network).load_state_dict(saved["network_weights"])
+        self.plain_network().load_state_dict(saved["network_weights"])
         self.optimizer.load_state_dict(saved["optimizer_state"])
         if self.grad_scaler is not None and saved["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(saved["grad_scaler_state"])
