@@ -127,14 +127,24 @@ def predict_scan(scan: Path, run: Path, out: Path) -> Prediction:
         corrections=_note(original, "hepaper:corrections", "none") or "none",
     )
     out.mkdir(parents=True, exist_ok=True)
-    # the mask goes back to the grid of the scan, where a viewer can lay it over
-    back = sitk.Resample(mask_image, original, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
+    back = mask_on_grid(mask_image, original)
     images.save_image(out / "mask.nii.gz", back)
     _overlay(values, mask, out / "overlay.png")
     write_json(out / "prediction.json", {**asdict(prediction), "statement": STATEMENT})
     with whole_file(out / "report.html") as temporary:
         temporary.write_text(_report(prediction, out / "overlay.png"), "utf-8")
     return prediction
+
+
+def mask_on_grid(mask: sitk.Image, scan: sitk.Image) -> sitk.Image:
+    """A mask of the study's grid on the grid of the scan, where a viewer can lay it over (uint8).
+
+    Interpolated linearly and cut at one half, so that outlines are as smooth as the finer grid allows.
+    """
+    share = sitk.Resample(
+        sitk.Cast(mask, sitk.sitkFloat32), scan, sitk.Transform(), sitk.sitkLinear, 0.0, sitk.sitkFloat32
+    )
+    return sitk.Cast(share >= 0.5, sitk.sitkUInt8)
 
 
 def _note(image: sitk.Image, key: str, default: str) -> str:

@@ -52,12 +52,12 @@ def segmentation() -> pd.DataFrame:
     return pd.DataFrame([{"split": s, "dice": published["dice"][s], "iou": published["iou"][s]} for s in SPLITS])
 
 
-def dice_iou() -> pd.DataFrame:
-    """Every pair of mean Dice and mean IoU that the paper prints: name, dice, iou."""
+def dice_iou() -> dict[str, tuple[float, float]]:
+    """Every pair of mean Dice and mean IoU that the paper prints, by where it stands."""
     published = load_published()
-    pairs = [{"name": "benchmark, U-Mamba", **published["segmentation_benchmark"]["U-Mamba"]}]
-    pairs += [{"name": SPLIT_NAMES[row["split"]], **row.drop("split")} for _, row in segmentation().iterrows()]
-    return pd.DataFrame(pairs)
+    benchmark = published["segmentation_benchmark"]["U-Mamba"]
+    pairs = {"Benchmark": (benchmark["dice"], benchmark["iou"])}
+    return pairs | {SPLIT_NAMES[row.split]: (row.dice, row.iou) for row in segmentation().itertuples()}
 
 
 def augmentation() -> pd.DataFrame:

@@ -60,6 +60,28 @@ def test_a_mistake_is_one_line(tmp_path: Path, words: list[str], said: str) -> N
     assert not (tmp_path / "runs").exists()
 
 
+def test_env_is_for_a_shell(tmp_path: Path) -> None:
+    """Oracle: bash itself: after eval the four variables of nnU-Net point into the run, whatever characters its path
+    has; a run without a dataset is told so in one line."""
+    from hepaper.segmentation.environment import DATASET
+
+    run = tmp_path / "a run's folder"
+    run.mkdir()
+    (run / "params.yml").write_text("study: {name: demo}\n")
+    assert "no nnU-Net dataset there yet" in one_line(hepaper("env", str(run)))
+    base = run / "segmentation" / "full_scale" / "nnunet"
+    (base / "preprocessed" / DATASET).mkdir(parents=True)
+    (base / "preprocessed" / DATASET / "splits_final.json").write_text("[]")
+    done = hepaper("env", str(run))
+    assert done.returncode == 0
+    shown = subprocess.run(
+        ["bash", "-c", done.stdout + '\necho "$nnUNet_raw|$nnUNet_preprocessed|$nnUNet_results|$nnUNet_extTrainer"'],
+        capture_output=True, text=True, check=True,
+    ).stdout.strip().split("|")  # fmt: skip
+    assert shown[:3] == [str(base / name) for name in ("raw", "preprocessed", "results")]
+    assert (Path(shown[3].split(os.pathsep)[0]) / "nnUNetTrainerHEUMambaEnc.py").is_file()
+
+
 def test_no_words_is_help() -> None:
     """Oracle: every command of DESIGN §6 that there is, named in the help."""
     done = CliRunner().invoke(cli.app, [])

@@ -228,9 +228,9 @@ def test_readme_explains_every_key(repository: Path) -> None:
     text = (repository / "params" / "README.md").read_text("utf-8")
     rows: dict[str, str] = {}
     for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        section = part.split("\n", 1)[0].strip()
-        for key, default in re.findall(r"^\| `([\w.]+)` \| ([^|]*) \|", part, flags=re.MULTILINE):
-            rows[f"{section}.{key}"] = default.strip(" `")
+        for section in part.split("\n", 1)[0].strip().split(" and "):  # keys that sections share are listed once
+            for key, default in re.findall(r"^\| `([\w.]+)` \| ([^|]*) \|", part, flags=re.MULTILINE):
+                rows[f"{section}.{key}"] = default.strip(" `")
     assert sorted(rows) == sorted(leaves(Params))
     for dotted, told in rows.items():
         value: Any = Params().model_dump(mode="json")

@@ -182,8 +182,8 @@ def test_papers_settings_leave_the_planner_alone(planned: dict) -> None:
     assert network_of(plans)["patch_size"] == [20, 320, 256]
     assert parameters_of(plans) == 43_528_780
     assert ours == {
-        "epochs": 500, "iterations_per_epoch": 250, "validation_iterations": 50, "momentum": 0.99,
-        "weight_decay": 3e-5, "checkpoint_every": 10, "nnformer_embed_dim": 192, "unetrpp_dims": [32, 64, 128, 256],
+        "epochs": 500, "iterations_per_epoch": 250, "validation_iterations": 50, "learning_rate": 1e-3,
+        "momentum": 0.99, "weight_decay": 3e-5, "checkpoint_every": 10, "nnformer_embed_dim": 192, "unetrpp_dims": [32, 64, 128, 256],
         "seed": 2025,
     }  # fmt: skip
 
@@ -675,7 +675,9 @@ def test_finished_training_is_only_exported(
 
 def test_loss_that_is_not_finite_stops_the_training(toy: Study, tmp_path: Path) -> None:
     """Oracle: the user's mistake in one line with the knob to turn; no model comes out."""
-    with pytest.raises(HepaperError, match=r"not finite \(.*\) in epoch 0, case\(s\) P0000\d_baseline.*learning rate") as info:
+    with pytest.raises(
+        HepaperError, match=r"not finite \(.*\) in epoch 0, case\(s\) P0000\d_baseline.*learning rate"
+    ) as info:
         train_copy(toy, tmp_path / "run", rate=1e30)
     assert "\n" not in str(info.value)
     assert not (tmp_path / "run" / "segmentation" / "full_scale" / "model" / "model.json").exists()
@@ -740,7 +742,9 @@ def test_blood_is_learned(toy: Study, tmp_path: Path) -> None:
 def test_roles_of_the_scans(toy: Study, tmp_path: Path) -> None:
     """Oracle: the split itself: trained, held out, external; Dice of a known overlap by hand."""
     study = Study(toy.params, folder=tmp_path)
-    cohort = pd.DataFrame({"patient_id": [*PATIENTS, "P00009"], "center": list("AABBC"), "split": ["train"] * 4 + ["external_1"]})
+    cohort = pd.DataFrame(
+        {"patient_id": [*PATIENTS, "P00009"], "center": list("AABBC"), "split": ["train"] * 4 + ["external_1"]}
+    )
     mask = np.zeros((4, 8, 8), np.uint8)
     mask[1, :4, :4] = 1
     half = mask.copy()

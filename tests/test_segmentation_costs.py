@@ -38,7 +38,7 @@ class Tokens(nn.Module):
 
 class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        heads = x.unflatten(2, (2, -1)).transpose(1, 2)
+        heads = x.unflatten(2, (2, -1)).transpose(1, 2).contiguous()  # as the fused kernel wants them
         return nn.functional.scaled_dot_product_attention(heads, heads, heads)
 
 
@@ -77,7 +77,15 @@ def test_the_way_a_scan_is_written_does_not_matter() -> None:
 def test_umamba_block_by_block() -> None:
     """Oracle: the counter itself on a network without its block, plus the block by the shapes of its parameters."""
     network = UMambaBot(
-        1, 3, (4, 8, 16), [[3, 3, 3]] * 3, [[1, 1, 1], [1, 2, 2], [2, 2, 2]], [2] * 3, 2, [2] * 2, deep_supervision=False
+        1,
+        3,
+        (4, 8, 16),
+        [[3, 3, 3]] * 3,
+        [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+        [2] * 3,
+        2,
+        [2] * 2,
+        deep_supervision=False,
     )
     mambas = [module for module in network.modules() if isinstance(module, Mamba)]
     assert len(mambas) == 1
@@ -100,11 +108,14 @@ def test_the_papers_patch_is_counted_at_once() -> None:
 
 
 def test_counting_leaves_no_trace() -> None:
-    """Property: mode, hooks and weights of the network are as before."""
+    """Property: mode, hooks, weights and what the network computes are as before."""
     network = Tokens(20, Mamba(20)).train()
+    x = torch.randn(1, 1, *PATCH)
+    expected = network(x)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network_costs(network, PATCH, repeats=1)
     assert network.training
+    assert torch.equal(network(x), expected)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 

@@ -75,7 +75,9 @@ def test_the_larger_direction_counts() -> None:
     from_a, from_b = surface_distances(a, b, (1, 1, 1))
     assert from_a.tolist() == [0] * 5
     assert from_b.tolist() == [0] * 5 + [16, 17, 18, 19, 20]
-    assert hd95(a, b, (1, 1, 1)) == hd95(b, a, (1, 1, 1)) == pytest.approx(np.percentile([0] * 5 + [*range(16, 21)], 95))
+    assert (
+        hd95(a, b, (1, 1, 1)) == hd95(b, a, (1, 1, 1)) == pytest.approx(np.percentile([0] * 5 + [*range(16, 21)], 95))
+    )
     assert surface_dice(a, b, (1, 1, 1), 0) == 10 / 15
 
 
@@ -160,6 +162,7 @@ def test_case_metrics() -> None:
         "predicted_ml": b,
         "volume_error_ml": b - a,
         "volume_error_fraction": (b - a) / a,
+        "volume_error_percent": 100 * abs(b - a) / a,
     }
     assert measured["volume_error_ml"] > 0
     assert case_metrics(truth, found, SPACING, tolerance_mm=0.5)["surface_dice"] < measured["surface_dice"]
@@ -169,16 +172,17 @@ def test_case_metrics() -> None:
 def test_empty_masks() -> None:
     """Property: a missed hematoma scores 0 and has no distance; nothing found where nothing is has no score at all."""
     full, empty = box(slice(3, 8), slice(10, 20), slice(10, 20)), np.zeros((12, 40, 40), bool)
-    missed, invented, nothing = (
-        case_metrics(a, b, SPACING) for a, b in ((full, empty), (empty, full), (empty, empty))
-    )
+    missed, invented, nothing = (case_metrics(a, b, SPACING) for a, b in ((full, empty), (empty, full), (empty, empty)))
     for case in (missed, invented):
         assert case["dice"] == case["iou"] == case["surface_dice"] == 0
         assert np.isnan(case["hd95_mm"])
     assert missed["volume_error_fraction"] == -1
     assert invented["volume_error_ml"] == invented["predicted_ml"] > 0
     assert np.isnan(invented["volume_error_fraction"])
-    assert all(np.isnan(nothing[name]) for name in ("dice", "iou", "hd95_mm", "surface_dice", "volume_error_fraction"))
+    assert all(
+        np.isnan(nothing[name])
+        for name in ("dice", "iou", "hd95_mm", "surface_dice", "volume_error_fraction", "volume_error_percent")
+    )
     assert nothing["volume_error_ml"] == 0
     assert np.isnan(surface_dice(empty, empty, SPACING))
 

@@ -225,6 +225,8 @@ def test_a_patch_of_another_size_is_refused_where_it_matters() -> None:
             assert network(torch.zeros(1, 1, 4, 16, 32))[0].shape == (1, 2, 4, 16, 32)
         with pytest.raises(HepaperError, match=f"{name} cannot work on patches of 4x18x16 .*4x16x16 or 4x20x16"):
             network(torch.zeros(1, 1, 4, 18, 16))
+        with pytest.raises(HepaperError, match=f"{name} cannot work on patches of 2x4x4"):  # one voxel at the bottom
+            network(torch.zeros(1, 1, 2, 4, 4))
     with pytest.raises(HepaperError, match="umamba_enc cannot work on patches of 5x16x16 .*4x16x16 or 6x16x16"):
         tiny(UMambaEnc, patch_size=(5, 16, 16))
 

@@ -173,17 +173,19 @@ def benchmark_scores(metrics: pd.DataFrame) -> Figure:
         network, dice, iou; a row a network and scan.
     """
     names = _networks(metrics, "dice", "iou")
+    heads = [style.network_name(name, wrap=len(names) > 3) for name in names]
+    lines = max(head.count("\n") for head in heads)  # the means stand side by side
     random = np.random.default_rng(0)  # sideways jitter of the points only
     figure = style.new_figure(style.WIDTH, 3.8)
     panels = figure.subplots(1, 2, sharey=True)
     for panel, column, title, letter in zip(panels, ("dice", "iou"), ("Dice", "IoU"), "AB", strict=True):
         labels = []
-        for place, name in enumerate(names):
+        for place, (name, shown) in enumerate(zip(names, heads, strict=True)):
             values = metrics.loc[metrics["network"] == name, column].dropna().to_numpy(float)
             box_and_points(panel, place, values, style.NETWORK_COLOURS.get(name, style.GREY), random)
             (mark,) = panel.plot(place + 0.4, values.mean(), "D", ms=5, color=style.INK)
-            shown = style.network_name(name, wrap=len(names) > 3)
-            labels.append(f"{shown}\n{values.mean():.3f}" if "\n" in shown else f"{shown}\n\n{values.mean():.3f}")
+            gap = "\n" * (1 + lines - shown.count("\n"))
+            labels.append(f"{shown}{gap}{values.mean():.3f}")
         panel.set_xticks(range(len(names)), labels, fontsize=8.5)
         panel.set_xlim(-0.6, len(names) - 0.3)
         _share_limits(panel, metrics[["dice", "iou"]])
@@ -213,15 +215,19 @@ def network_differences(comparisons: pd.DataFrame) -> Figure:
     Raises
     ------
     HepaperError
-        If there is no comparison, or more than one measure.
+        If there is more than one measure.
     """
-    if comparisons.empty or comparisons["measure"].nunique() != 1:
+    if comparisons.empty:  # a benchmark of one network
+        figure = style.new_figure(style.WIDTH, 0.8)
+        figure.text(0.5, 0.5, "One network took part: there is no difference to show.", ha="center", va="center")
+        return figure
+    if comparisons["measure"].nunique() != 1:
         raise HepaperError("comparisons: expected the pairs of networks for one measure")
     measure = str(comparisons["measure"].iloc[0])
     name = MEASURE_NAMES.get(measure, measure)
     digits = 2 if measure.endswith(("_mm", "_ml")) else 3
     rows = list(comparisons.itertuples())
-    figure = style.new_figure(style.WIDTH, 1.15 + 0.3 * len(rows))
+    figure = style.new_figure(style.WIDTH, 1.4 + 0.3 * len(rows))
     panel = figure.subplots()
     panel.axvline(0, color=style.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
     columns = {"Difference (95 % CI)": 14, "p, Holm": 170}  # points right of the panel
@@ -232,10 +238,11 @@ def network_differences(comparisons: pd.DataFrame) -> Figure:
             textcoords="offset points", va="center", fontsize=8.5, annotation_clip=False, **options,
         )  # fmt: skip
 
+    point: dict[str, Any] = {"ms": 6.5, "color": style.BLUE, "mew": 1.4}
     for place, row in enumerate(rows):
         told = row.p_holm < compare.SIGNIFICANT
         panel.plot([row.difference_low, row.difference_high], [place, place], color=style.BLUE, lw=1.6)
-        panel.plot(row.difference, place, "o", ms=6.5, color=style.BLUE, mfc=style.BLUE if told else "white", mew=1.4)
+        panel.plot(row.difference, place, "o", mfc=style.BLUE if told else "white", **point)
         ends = f"{_signed(row.difference_low, digits)} to {_signed(row.difference_high, digits)}"
         words = f"{_signed(row.difference, digits)} ({ends})" if np.isfinite(row.difference_low) else "n/a"
         beside("Difference (95 % CI)", place, words)
@@ -250,6 +257,11 @@ def network_differences(comparisons: pd.DataFrame) -> Figure:
     panel.grid(axis="x")
     panel.xaxis.get_major_locator().set_params(nbins=5)
     panel.set_xlabel(f"Difference in mean {name}")
+    handles = [Line2D([], [], marker="o", ls="none", mfc=fill, **point) for fill in (style.BLUE, "white")]
+    corrected = f", corrected for {len(rows)} pairs" if len(rows) > 1 else ""
+    figure.legend(
+        handles, [f"p < {compare.SIGNIFICANT}{corrected}", "cannot be told apart"], loc="outside lower center", ncols=2
+    )
     return figure
 
 
@@ -309,6 +321,8 @@ def overlay_grid(cases: Sequence[Mapping[str, Any]], level: float = 40, width: f
         for panel, name in zip(row[1:], names, strict=True):
             panel.set(xlim=(x - reach, x + reach), ylim=(y + reach, y - reach))
             _outline(panel, case["truth"], style.TRUTH)
+            for outline in panel.collections:
+                outline.set_linewidth(2.8)  # still seen where the prediction runs along it
             _outline(panel, case["predictions"][name], style.PREDICTION)
             panel.text(
                 0.96, 0.04, f"{case['dice'][name]:.3f}", transform=panel.transAxes, color="white", ha="right",
@@ -374,7 +388,8 @@ def dice_iou_plane(metrics: pd.DataFrame, published: Mapping[str, tuple[float, f
     names = style.NETWORK_NAMES if by == "network" else style.SPLIT_NAMES
     means = known.groupby(by)[["dice", "iou"]].mean()
     pairs = dict(published or {})
-    figure = style.new_figure(style.WIDTH, 4.6)
+    entries = 1 + len(groups) + len(pairs)
+    figure = style.new_figure(style.WIDTH, 4.5 + 0.19 * -(-entries // 2))
     whole, corner = figure.subplots(1, 2)
     low = min([*means["iou"], *means["dice"], *(min(pair) for pair in pairs.values())])
     floor = max(0.0, np.floor(20 * (low - 0.02)) / 20)
@@ -520,5 +535,5 @@ def bland_altman_plot(metrics: pd.DataFrame) -> Figure:
         Patch(color=style.GREY, alpha=0.25), Line2D([], [], color=style.RED, lw=1.3),
     ]  # fmt: skip
     words_of = ["Bias", "Limits of agreement (±1.96 SD)", "Their 95 % CI", "Trend with size"]
-    figure.legend(shown, words_of, loc="outside lower center", ncols=4)
+    figure.legend(shown, words_of, loc="outside lower center", ncols=4 if len(splits) > 1 else 2)
     return figure

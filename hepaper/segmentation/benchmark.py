@@ -12,7 +12,7 @@ from hepaper import images
 from hepaper.parallel import progress
 from hepaper.preprocess import scan_path
 from hepaper.segmentation import compare, costs, dataset
-from hepaper.segmentation.environment import DATASET
+from hepaper.segmentation.environment import CONFIGURATION, DATASET
 from hepaper.segmentation.metrics import case_metrics
 from hepaper.segmentation.predict import Segmenter
 from hepaper.segmentation.train import train
@@ -167,17 +167,26 @@ def summary(study: Study) -> pd.DataFrame:
     return table[table["learning_rate"] == study.params.benchmark.learning_rates[0]].drop(columns="learning_rate")
 
 
+def _rate(metrics: pd.DataFrame, learning_rate: float) -> dict[str, object]:
+    means = metrics[metrics["learning_rate"] == learning_rate].groupby("network")["dice"].mean()
+    order = means.sort_values(ascending=False, kind="stable")
+    return {"learning_rate": learning_rate, "order": list(order.index), "dice_mean": order.to_dict()}
+
+
 def _results(study: Study, split: dict, metrics: pd.DataFrame, table: pd.DataFrame, won: dict) -> dict[str, object]:
     settings = study.params.benchmark
     first = metrics[metrics["learning_rate"] == settings.learning_rates[0]]
     about = json.loads((network_folder(study, settings.networks[0]) / "model" / "model.json").read_text("utf-8"))
+    plans = json.loads((network_folder(study, settings.networks[0]) / "model" / "plans.json").read_text("utf-8"))
+    architecture = plans["configurations"][CONFIGURATION]["architecture"]["arch_kwargs"]
     by_network = {}
-    for network, rows in first.groupby("network"):
-        by_network[str(network)] = {
+    for network in settings.networks:
+        rows = first[first["network"] == network]
+        by_network[network] = {
             "dice_mean": float(rows["dice"].mean()),
             "dice_median": float(rows["dice"].median()),
             "iou_mean": float(rows["iou"].mean()),
-            **table.set_index("network").loc[str(network)].to_dict(),
+            **table.set_index("network").loc[network].to_dict(),
         }
     return {
         "patients": len({case.rsplit("_", 1)[0] for case in split["train"] + split["val"]}),
@@ -187,6 +196,9 @@ def _results(study: Study, split: dict, metrics: pd.DataFrame, table: pd.DataFra
         "patch": about["patch"],
         "spacing_mm": about["spacing_mm"],
         "stages": about["stages"],
+        "strides": architecture["strides"],
+        "kernel_sizes": architecture["kernel_sizes"],
+        "rates": [_rate(metrics, rate) for rate in settings.learning_rates],
         "networks": by_network,
         "winner": won,
     }

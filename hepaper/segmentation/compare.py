@@ -21,6 +21,7 @@ from hepaper.errors import HepaperError
 Rule = Literal["highest", "cheapest_equal"]
 SIGNIFICANT = 0.05
 RESAMPLES = 2000
+MEASURES = ("dice", "iou", "hd95_mm", "surface_dice", "volume_error_percent")
 #: Limits of hematoma sizes in mL; 30 mL is where the ICH score calls one large (Hemphill JC, et al. Stroke 2001).
 SIZE_EDGES_ML = (5.0, 15.0, 30.0)
 
@@ -69,13 +70,12 @@ def compare_networks(
     Raises
     ------
     HepaperError
-        If a column is missing, there are fewer than two networks, a network has a scan twice, or two networks share
-        no scan.
+        If a column is missing, there is no network, a network has a scan twice, or two networks share no scan.
     """
     _require(metrics, "metrics", ("network", "patient_id", "timepoint", measure))
     networks = list(dict.fromkeys(metrics["network"]))
-    if len(networks) < 2:
-        raise HepaperError(f"metrics: at least two networks are compared, found {', '.join(networks) or 'none'}")
+    if not networks:
+        raise HepaperError("metrics: no network in it to compare")
     if metrics.duplicated(["network", "patient_id", "timepoint"]).any():
         raise HepaperError("metrics: a network has a scan twice; compare one learning rate and one run at a time")
     wide = metrics.pivot(index=["patient_id", "timepoint"], columns="network", values=measure)
@@ -108,15 +108,15 @@ def compare_networks(
         )
     from statsmodels.stats.multitest import multipletests
 
-    table = pd.DataFrame(rows)
-    table["p_holm"] = multipletests(table["p_value"], method="holm")[1]
-    return table
+    numbers = ["patients", "scans", "difference", "difference_low", "difference_high", "statistic", "p_value"]
+    table = pd.DataFrame(rows, columns=["network_a", "network_b", "measure", *numbers])
+    return table.assign(p_holm=multipletests(table["p_value"], method="holm")[1] if rows else [])
 
 
 def summarise(
     metrics: pd.DataFrame,
     by: Sequence[str] = ("network",),
-    measures: Sequence[str] = ("dice", "iou", "hd95_mm", "surface_dice"),
+    measures: Sequence[str] = MEASURES,
     seed: int = 0,
     confidence: float = 0.95,
 ) -> pd.DataFrame:
@@ -242,7 +242,9 @@ def choose_winner(
         sentences.append(f"It differs from every other network (Holm-corrected p < {SIGNIFICANT}).")
     if rule == "cheapest_equal" and len(equal) > 1:
         if missing := [name for name in equal if not math.isfinite((costs or {}).get(name, math.nan))]:
-            raise HepaperError(f"costs: none of {', '.join(missing)}; they decide between networks that cannot be told apart")
+            raise HepaperError(
+                f"costs: none of {', '.join(missing)}; they decide between networks that cannot be told apart"
+            )
         assert costs is not None
         winner = min(equal, key=lambda name: costs[name])
         sentences.append(f"Of these, {NETWORK_NAMES.get(winner, winner)} needs the fewest {cost_name}.")
@@ -328,7 +330,11 @@ def bland_altman(reference_ml: ArrayLike, predicted_ml: ArrayLike, confidence: f
     bias, sd = float(difference.mean()), float(difference.std(ddof=1)) if n > 1 else math.nan
     t = float(stats.t.ppf((1 + confidence) / 2, n - 1)) if n > 1 else math.nan
     found: dict[str, float] = {"n": n, "bias": bias, "sd": sd, "lower": bias - 1.96 * sd, "upper": bias + 1.96 * sd}
-    for name, error in (("bias", sd / math.sqrt(n)), ("lower", math.sqrt(3 / n) * sd), ("upper", math.sqrt(3 / n) * sd)):
+    for name, error in (
+        ("bias", sd / math.sqrt(n)),
+        ("lower", math.sqrt(3 / n) * sd),
+        ("upper", math.sqrt(3 / n) * sd),
+    ):
         found |= {f"{name}_low": found[name] - t * error, f"{name}_high": found[name] + t * error}
     slope = dict.fromkeys(("slope", "slope_low", "slope_high", "slope_p"), math.nan)
     if n > 2 and np.ptp(mean) > 0:

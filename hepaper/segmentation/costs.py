@@ -32,8 +32,9 @@ def _input(patch: Sequence[int], device: torch.device) -> Tensor:
 
 def _by_formula(mamba: nn.Module, x: Tensor) -> int:
     """Multiply-adds of a Mamba block: every weight meets every token once, every state twice."""
-    weights = [getattr(mamba, name).weight for name in ("in_proj", "conv1d", "x_proj", "dt_proj", "out_proj")]
-    return x.shape[0] * x.shape[1] * (sum(weight.numel() for weight in weights) + 2 * mamba.A_log.numel())
+    layers = ("in_proj", "conv1d", "x_proj", "dt_proj", "out_proj")
+    weights = sum(mamba.get_parameter(f"{name}.weight").numel() for name in layers)
+    return x.shape[0] * x.shape[1] * (weights + 2 * mamba.get_parameter("A_log").numel())
 
 
 @torch.no_grad()
@@ -221,7 +222,7 @@ def _fresh_process_mb(target: str, arguments: Sequence[Any], imports: Sequence[s
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise HepaperError(f"measuring memory: {last}")
+        raise HepaperError(f"measuring memory: {last.split('HepaperError: ')[-1]}")
     return int(done.stdout.split()[-1]) / MB
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from hepaper import machine
 from hepaper.errors import HepaperError
-from hepaper.params import TrainingParams
+from hepaper.params import BenchmarkParams, SegmentationParams
 from hepaper.preprocess import TIMEPOINTS, scan_path
 from hepaper.segmentation import refinement
 from hepaper.segmentation.environment import CONFIGURATION, DATASET, DATASET_ID, PLANS, use_nnunet
@@ -76,7 +76,11 @@ def split_by_patient(cases: list[str], fraction: float, seed: int) -> tuple[list
 
 
 def build(
-    study: Study, cases: Mapping[str, tuple[Path, Path]], base: Path, settings: TrainingParams, networks: Sequence[str]
+    study: Study,
+    cases: Mapping[str, tuple[Path, Path]],
+    base: Path,
+    settings: BenchmarkParams | SegmentationParams,
+    networks: Sequence[str],
 ) -> Path:
     """Write the raw dataset (paths, no copies), then let nnU-Net fingerprint, plan and preprocess it.
 
@@ -122,7 +126,9 @@ def build(
     return base
 
 
-def adapt_plans(plans: dict[str, Any], settings: TrainingParams, seed: int, networks: Sequence[str]) -> None:
+def adapt_plans(
+    plans: dict[str, Any], settings: BenchmarkParams | SegmentationParams, seed: int, networks: Sequence[str]
+) -> None:
     """Put the study's settings into nnU-Net's plans, in place.
 
     ``plans["hepaper"]`` carries what our trainers read. A patch size, spacing or feature list of our own replaces the
@@ -140,6 +146,9 @@ def adapt_plans(plans: dict[str, Any], settings: TrainingParams, seed: int, netw
         "epochs": settings.epochs,
         "iterations_per_epoch": settings.iterations_per_epoch,
         "validation_iterations": settings.validation_iterations,
+        "learning_rate": (
+            settings.learning_rates[0] if isinstance(settings, BenchmarkParams) else settings.learning_rate
+        ),
         "momentum": settings.momentum,
         "weight_decay": settings.weight_decay,
         "checkpoint_every": settings.checkpoint_every,

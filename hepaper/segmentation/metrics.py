@@ -153,10 +153,11 @@ def case_metrics(
     -------
     dict
         dice, iou, hd95_mm, surface_dice, reference_ml, predicted_ml (mesh volumes, as everywhere in the study),
-        volume_error_ml (predicted - reference) and volume_error_fraction (that over the reference).
+        volume_error_ml (predicted - reference), volume_error_fraction (that over the reference) and
+        volume_error_percent (the latter's size, without a sign).
 
         With one mask empty the overlaps are 0, hd95_mm is NaN; with both empty all four are NaN. Without a reference
-        volume the fraction is NaN.
+        volume fraction and percentage are NaN.
 
     Raises
     ------
@@ -169,6 +170,7 @@ def case_metrics(
     distances = surface_distances(truth, found, spacing)
     reference_ml, predicted_ml = mesh_volume(truth, spacing), mesh_volume(found, spacing)
     error = predicted_ml - reference_ml
+    fraction = error / reference_ml if reference_ml else float("nan")
     return {
         "dice": dice(truth, found),
         "iou": iou(truth, found),
@@ -177,5 +179,6 @@ def case_metrics(
         "reference_ml": reference_ml,
         "predicted_ml": predicted_ml,
         "volume_error_ml": error,
-        "volume_error_fraction": error / reference_ml if reference_ml else float("nan"),
+        "volume_error_fraction": fraction,
+        "volume_error_percent": 100 * abs(fraction),
     }

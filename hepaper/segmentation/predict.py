@@ -71,6 +71,7 @@ class Segmenter:
         dataset_json = json.loads((model / "dataset.json").read_text("utf-8"))
         about = json.loads((model / "model.json").read_text("utf-8"))
         configuration = plans.get_configuration(CONFIGURATION)
+        self.mirror_axes = tuple(about["mirror_axes"]) if about["mirror_axes"] else None
         with contextlib.redirect_stdout(io.StringIO()):  # nnU-Net prints its citation at every turn
             trainer = trainer_class(about["network"])
             network = trainer.build_network_architecture(plans, configuration, 1, 2, False)
@@ -90,7 +91,7 @@ class Segmenter:
                 [network.state_dict()],
                 dataset_json,
                 trainer.__name__,
-                tuple(about["mirror_axes"]) if about["mirror_axes"] else None,
+                self.mirror_axes,
             )
         self.network = network
         self.smallest_component_ml = smallest_component_ml

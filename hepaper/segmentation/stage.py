@@ -106,7 +106,10 @@ def evaluate(study: Study, cohort: pd.DataFrame, cases: dict[str, tuple[Path, Pa
 def _results(study: Study, metrics: pd.DataFrame, folder: Path) -> dict[str, object]:
     log = pd.read_csv(folder / "training_log.csv")
     about = json.loads((folder / "model" / "model.json").read_text("utf-8"))
+    plans = json.loads((folder / "model" / "plans.json").read_text("utf-8"))
+    intensity = plans["foreground_intensity_properties_per_channel"]["0"]
     results: dict[str, object] = {
+        "intensity": {key: intensity[key] for key in ("percentile_00_5", "percentile_99_5", "mean", "std")},
         "epochs": len(log),
         "final_ema_pseudo_dice": float(log["ema_pseudo_dice"].iloc[-1]),
         "scans": len(metrics),

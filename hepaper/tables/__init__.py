@@ -1,11 +1,16 @@
 """The study's tables: text for reading, numbers for computing, the paper's values beside."""
 
+from hepaper.tables.segmentation import benchmark_table, comparison_table, cost_table, full_scale_table
 from hepaper.tables.small import geometry, head, label_agreement, oracle, segmentation, volume_pairs
 from hepaper.tables.table1 import table1, table1_beside_published
 from hepaper.tables.table3 import delong_table, table3, table3_beside_published
 
 __all__ = [
+    "benchmark_table",
+    "comparison_table",
+    "cost_table",
     "delong_table",
+    "full_scale_table",
     "geometry",
     "head",
     "label_agreement",

@@ -11,6 +11,7 @@ for the convolutions between them the transposed view is torch's channels-last m
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hepaper.errors import HepaperError
+from hepaper.segmentation.networks.norm import LayerNorm
 from hepaper.segmentation.networks.patches import text
 
 Size = tuple[int, int, int]
@@ -239,10 +241,10 @@ class Block(nn.Module):
         self.window = window
         self.shift = shift
         self.masked = masked
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window, skip)
         self.drop_path = DropPath(drop_path)
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim)
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -271,8 +273,8 @@ class Project(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv3d(channels, dim, 3, stride, 1)
         self.conv2 = nn.Conv3d(dim, dim, 3, 1, 1)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = None if last else nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
+        self.norm2 = None if last else LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, z, y, x) → (batch, dim, z, y, x)."""
@@ -290,7 +292,7 @@ class PatchEmbedding(nn.Module):
         second = _size([length // step for length, step in zip(token_size, first, strict=True)])
         self.proj1 = Project(channels, dim // 2, first, last=False)
         self.proj2 = Project(dim // 2, dim, second, last=True)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, z, y, x) voxels → (batch, z, y, x, dim) tokens."""
@@ -301,21 +303,20 @@ class Downsample(nn.Module):
     def __init__(self, dim: int, step: Halving):
         super().__init__()
         self.reduction = nn.Conv3d(dim, 2 * dim, step.kernel, step.stride, step.padding)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(F.gelu(x)).movedim(-1, 1)
-        if x.device.type == "cpu" and x.shape[-1] <= 2 and x.dtype != torch.float64:
-            # oneDNN 3.12 returns wrong numbers from bfloat16 convolutions of stride 2 whose output is one voxel wide
-            with torch.autocast("cpu", enabled=False):
-                return self.reduction(x.float()).movedim(1, -1)
-        return self.reduction(x).movedim(1, -1)
+        # oneDNN 3.12 (CPU) gets bfloat16 convolutions of stride 2 wrong if their output is one voxel wide
+        safe = x.device.type != "cpu" or x.shape[-1] > 2
+        with contextlib.nullcontext() if safe else torch.autocast("cpu", enabled=False):
+            return self.reduction(x).movedim(1, -1)
 
 
 class Upsample(nn.Module):
     def __init__(self, dim: int, step: Halving):
         super().__init__()
-        self.norm = nn.LayerNorm(2 * dim)
+        self.norm = LayerNorm(2 * dim)
         self.up = nn.ConvTranspose3d(2 * dim, dim, step.stride, step.stride, output_padding=step.output_padding)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -341,7 +342,7 @@ class Encoder(nn.Module):
         self.patch_embed = embedding
         self.layers = nn.ModuleList(levels)
         for i, dim in enumerate(dims):
-            self.add_module(f"norm{i}", nn.LayerNorm(dim))
+            self.add_module(f"norm{i}", LayerNorm(dim))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(batch, channels, z, y, x) → the normed tokens of each level, finest first."""

@@ -4,17 +4,22 @@ For every channel d and state n, with h = 0 before the first token::
 
     h[t] = exp(delta[t] A) h[t-1] + delta[t] u[t] B[t]          y[t] = sum over n of C[t] h[t]  +  D u[t]
 
-One token after the other this is L tiny steps. Here the tokens are cut into segments, a segment into chunks, and all
-chunks of a segment advance together: a first sweep finds each chunk's last state as if it had started from zero, a
-short loop over the chunks carries the true states across (the decay of a whole chunk is exp(A sum(delta)), so no
-exponent is ever positive and nothing overflows), and a second sweep starts from them. A segment's states, some 100 000
-numbers, stay in the processor's cache and are never stored: the backward pass, written by hand, computes them again
-from the states at the starts of the chunks.
+Token by token these are L tiny steps. Here the tokens are cut into segments and a segment into chunks, and all chunks
+of a segment advance together: a first sweep finds the state each chunk would end with had it started from zero, a
+short loop over the chunks carries the true states across (a whole chunk decays by exp(A sum(delta)), so no exponent is
+ever positive and nothing overflows), and a second sweep starts from them. The states of a segment, some hundred
+thousand numbers, stay in the processor's cache and are never stored: the backward pass, written by hand, computes them
+again from the one state at the segment's start.
+
+Inside, tensors are packed as (segment, step, chunk, batch, ...): one step of all chunks is one contiguous piece.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -24,15 +29,20 @@ from torch.autograd.function import once_differentiable
 
 from hepaper.errors import HepaperError
 
-#: States (chunks x batch x D x N x steps) of one segment: on a CPU a few such buffers fit a core's own cache.
-_SEGMENT = {"cpu": 1 << 17}
-_SEGMENT_ELSEWHERE = 1 << 24
-#: A call of a small operation costs as much as this many elements do.
+#: States (steps x chunks x batch x N x D) of a segment, for each thread of a CPU: three buffers of this size should fit
+#: a core's own cache. Other devices want few large operations.
+_SEGMENT_CPU, _SEGMENT_ELSEWHERE = 1 << 17, 1 << 24
+#: Segments packed at once.
+_SEGMENTS = 8
+#: The call of an operation costs as much as this many elements do.
 _CALL = 10_000
+#: Exponents below this become this: processors are a hundred times slower at numbers that underflow, and a decay to
+#: 1e-26 (1e-261 in double precision) of a state is a decay to nothing.
+_FLOOR = {torch.float32: -60.0, torch.float64: -600.0}
 
 
 class _Cut(NamedTuple):
-    """How L tokens are cut: ``blocks`` of ``segments`` of ``chunks`` of ``steps`` tokens; the rest is padding."""
+    """How the tokens are cut: ``blocks`` of ``segments`` of ``chunks`` of ``steps`` tokens; the last are padding."""
 
     steps: int
     chunks: int
@@ -40,231 +50,388 @@ class _Cut(NamedTuple):
     blocks: int
 
     @property
-    def block(self) -> int:
+    def tokens(self) -> int:
+        """Tokens of a block."""
         return self.segments * self.chunks * self.steps
 
 
-def _cut(length: int, width: int, channels: int, device: str) -> _Cut:
-    """The cheapest cut for ``width`` = batch x D x N states and batch x D = ``channels``."""
-    size = _SEGMENT.get(device, _SEGMENT_ELSEWHERE)
-    tokens = min(length, max(1, size // width))
-    chunks = round(math.sqrt(tokens))
-    if 2 * _CALL / width * (1 / chunks + chunks / tokens) + 2 > _CALL / width + 1:
-        chunks = 1
-    longest = max(1, tokens // chunks)
-    steps = min(range(longest, max(0, 3 * longest // 4 - 1), -1), key=lambda t: -length % (t * chunks))
-    needed = -(-length // (steps * chunks))
-    segments = min(needed, max(1, size // (steps * chunks * channels)))
-    return _Cut(steps, chunks, segments, -(-needed // segments))
+@functools.lru_cache(256)
+def _cut(length: int, width: int, size: int) -> _Cut:
+    """The cheapest cut of ``length`` tokens of ``width`` = batch x N x D states each, ``size`` states a segment."""
+    most = min(length, max(1, size // width))
+
+    def cost(steps: int, chunks: int) -> float:
+        calls, passes = (4 * steps + 2 * chunks + 30, 24) if chunks > 1 else (2 * steps + 25, 22)
+        return -(-length // (steps * chunks)) * (calls * _CALL + passes * steps * chunks * width)
+
+    few = range(1, min(most, 2 * math.isqrt(most)) + 1)
+    steps, chunks = min(
+        ((most // c - less, c) for c in few for less in range((most // c + 2) // 3)), key=lambda cut: cost(*cut)
+    )
+    segments = -(-length // (steps * chunks))
+    blocks = -(-segments // _SEGMENTS)
+    return _Cut(steps, chunks, -(-segments // blocks), blocks)
 
 
-def _pack(x: Tensor, cut: _Cut) -> Tensor:
-    """(batch, channels, tokens) of one block as (segments, steps, chunks, batch, channels), zeros after the end."""
-    if x.shape[2] < cut.block:
-        x = F.pad(x, (0, cut.block - x.shape[2]))
-    x = x.unflatten(2, (cut.segments, cut.chunks, cut.steps))
-    return x.permute(2, 4, 3, 0, 1).contiguous()
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Autocast off for the device of ``x``."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def _pack(x: Tensor, cut: _Cut, out: Tensor) -> Tensor:
+    """(batch, channels, tokens) of a block into ``out`` (segments, steps, chunks, batch, channels), zeros behind."""
+    if x.shape[2] < cut.tokens:
+        x = F.pad(x, (0, cut.tokens - x.shape[2]))
+    return out.copy_(x.unflatten(2, (cut.segments, cut.chunks, cut.steps)).permute(2, 4, 3, 0, 1))
 
 
 def _unpack(x: Tensor, cut: _Cut, out: Tensor) -> None:
-    """The way back, into ``out`` (batch, channels, tokens)."""
+    """The way back: the packed ``x`` into ``out`` (batch, channels, tokens)."""
     x = x.permute(3, 4, 0, 2, 1)
-    if out.shape[2] < cut.block:
+    if out.shape[2] < cut.tokens:
         out.copy_(x.flatten(2)[..., : out.shape[2]])
     else:
         out.unflatten(2, (cut.segments, cut.chunks, cut.steps)).copy_(x)
 
 
-def _over_states(states: Tensor, weights: Tensor, out: Tensor, spare: Tensor) -> None:
-    """Sum over n of weights[..., n] states[..., n, d]; ``spare`` is overwritten."""
-    if states.shape[-1] >= 32:
-        torch.bmm(weights.flatten(0, -2).unsqueeze(-2), states.flatten(0, -3), out=out.flatten(0, -2).unsqueeze(-2))
-    else:
+def _sweep(decays: Sequence[Tensor], states: Sequence[Tensor]) -> None:
+    """states[i + 1] += decays[i] states[i], one after the other, in place."""
+    for decay, before, state in zip(decays, states[:-1], states[1:], strict=True):
+        state.addcmul_(decay, before)
+
+
+def _last(decays: Sequence[Tensor], states: Sequence[Tensor], out: Tensor) -> Tensor:
+    """What :func:`_sweep` would leave in the last state."""
+    if len(states) == 1:
+        return out.copy_(states[0])
+    before = states[0]
+    for decay, state in zip(decays, states[1:], strict=True):
+        before = torch.addcmul(state, decay, before, out=out)
+    return out
+
+
+def _carry(ends: Sequence[Tensor], decays: Sequence[Tensor], starts: Sequence[Tensor]) -> None:
+    """From each chunk's end and its decay, the true start of the next one; ``starts[0]`` is known."""
+    for end, decay, start, after in zip(ends[:-1], decays[:-1], starts[:-1], starts[1:], strict=True):
+        torch.addcmul(end, decay, start, out=after)
+
+
+def _sum_states(weights: Tensor, states: Tensor, out: Tensor, spare: Tensor) -> None:
+    """Sum over n of weights[..., n] states[..., n, d] into out[..., d]; ``spare`` is overwritten."""
+    if states.shape[-1] < 32:  # BLAS is slow at such narrow matrices
         torch.sum(torch.mul(states, weights.unsqueeze(-1), out=spare), -2, out=out)
+    else:
+        torch.bmm(weights.flatten(0, -2).unsqueeze(1), states.flatten(0, -3), out=out.flatten(0, -2).unsqueeze(1))
+
+
+def _sum_channels(weights: Tensor, states: Tensor, out: Tensor) -> None:
+    """Sum over d of weights[..., d] states[..., n, d] into out[..., n]."""
+    turned = states.flatten(0, -3).transpose(1, 2)
+    torch.bmm(weights.flatten(0, -2).unsqueeze(1), turned, out=out.flatten(0, -2).unsqueeze(1))
+
+
+class _Segments:
+    """The inputs of one block, packed, and the states of one segment; the buffers serve all of them in turn."""
+
+    def __init__(
+        self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool
+    ) -> None:
+        (batch, channels, self.length), states = u.shape, A.shape[1]
+        self.dtype = dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+        size = _SEGMENT_CPU * torch.get_num_threads() if u.device.type == "cpu" else _SEGMENT_ELSEWHERE
+        self.cut = cut = _cut(self.length, batch * states * channels, size)
+        self.inputs, self.softplus = (u, delta, B, C), softplus
+        self.bias = None if bias is None else bias.to(dtype)
+        self.rates = A.to(dtype).t().contiguous()
+        self.fastest = float(self.rates.abs().amax())
+        new = functools.partial(torch.empty, dtype=dtype, device=u.device)
+        self.packed = (cut.segments, cut.steps, cut.chunks, batch)
+        self.raw, self.delta, self.u, self.drive = (new(*self.packed, channels) for _ in range(4))
+        self.B, self.C = (new(*self.packed, states) for _ in range(2))
+        self.a, self.h = (new(*self.packed[1:], states, channels) for _ in range(2))
+        self.start, self.end, self.decay = (new(*self.packed[2:], states, channels) for _ in range(3))
+        self.a_steps, self.h_steps = self.a.unbind(), self.h.unbind()
+        self.starts, self.ends, self.decays = self.start.unbind(), self.end.unbind(), self.decay.unbind()
+
+    def load(self, block: int) -> slice:
+        """Pack the inputs of a block; returns its tokens."""
+        here = slice(block * self.cut.tokens, min(self.length, (block + 1) * self.cut.tokens))
+        for x, packed in zip(self.inputs, (self.u, self.raw, self.B, self.C), strict=True):
+            _pack(x[..., here], self.cut, packed)
+        if self.bias is not None:
+            self.raw += self.bias
+        if self.softplus:
+            torch.ops.aten.softplus(self.raw, out=self.delta)
+        else:
+            self.delta.copy_(self.raw)
+        self.mask(self.delta, here)
+        self.underflows = float(self.delta.amax()) * self.fastest > -_FLOOR[self.dtype]
+        torch.mul(self.delta, self.u, out=self.drive)
+        return here
+
+    def mask(self, x: Tensor, here: slice) -> None:
+        """Zero the packed ``x`` behind the last token: the state stays as it is there."""
+        n = here.stop - here.start
+        if n < self.cut.tokens:
+            x *= _pack(x.new_ones(1, 1, n), self.cut, x.new_empty(*self.packed[:3], 1, 1))
+
+    def run(self, i: int, state: Tensor) -> None:
+        """States of the block's segment ``i`` into ``h``, decays into ``a``; ``state`` is the one before."""
+        torch.mul(self.delta[i].unsqueeze(-2), self.rates, out=self.a)
+        if self.underflows:
+            self.a.clamp_(min=_FLOOR[self.dtype])
+        self.a.exp_()
+        torch.mul(self.drive[i].unsqueeze(-2), self.B[i].unsqueeze(-1), out=self.h)
+        self.starts[0].copy_(state)
+        if self.cut.chunks > 1:
+            torch.mul(self.delta[i].sum(0).unsqueeze(-2), self.rates, out=self.decay)
+            self.decay.clamp_(min=_FLOOR[self.dtype]).exp_()
+            _last(self.a_steps[1:], self.h_steps, self.end)
+            _carry(self.ends, self.decays, self.starts)
+        self.h_steps[0].addcmul_(self.a_steps[0], self.start)
+        _sweep(self.a_steps[1:], self.h_steps)
 
 
 class _SelectiveScan(torch.autograd.Function):
+    """:func:`selective_scan` without groups; also returns the state after the last token, (batch, D, N)."""
+
     @staticmethod
-    def forward(ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None,
-                z: Tensor | None, delta_bias: Tensor | None, softplus: bool, keep: bool) -> tuple[Tensor, Tensor]:  # fmt: skip
-        work = torch.float64 if u.dtype == torch.float64 else torch.float32
-        (batch, channels, length), states = u.shape, A.shape[1]
-        cut = _cut(length, batch * channels * states, batch * channels, u.device.type)
-        steps, chunks = cut.steps, cut.chunks
-        rates = A.to(work).t().contiguous()
-        a = u.new_empty((steps, chunks, batch, states, channels), dtype=work)
-        h = torch.empty_like(a)
-        a_steps, h_steps = a.unbind(0), h.unbind(0)
-        end = torch.empty_like(a[0])
-        ends = end.unbind(0)
-        starts = u.new_empty((cut.blocks * cut.segments if keep else 1, *end.shape), dtype=work)
-        state = u.new_zeros(end.shape[1:], dtype=work)
+    def forward(
+        ctx: Any, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+        bias: Tensor | None, softplus: bool, keep: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        s = _Segments(u, delta, A, B, C, bias, softplus)
+        cut = s.cut
+        kept = s.a.new_empty(cut.blocks, cut.segments if keep else 1, *s.start.shape[1:])
+        plain = s.a.new_empty(cut.blocks if keep and z is not None else 1, *s.u.shape)
+        gate = torch.empty_like(s.u)
+        state = torch.zeros_like(s.starts[0])
         out = torch.empty_like(u)
-        plain = torch.empty_like(u, dtype=work) if keep and z is not None else None
-        for number in range(cut.blocks):
-            here = slice(number * cut.block, min(length, (number + 1) * cut.block))
-            step = _pack(_step(delta[..., here], delta_bias, softplus, work), cut)
-            value = _pack(u[..., here].to(work), cut)
-            drive = step * value
-            B_, C_ = _pack(B[..., here].to(work), cut), _pack(C[..., here].to(work), cut)
-            y = torch.empty_like(value)
-            decay = torch.exp(step.sum(1).unsqueeze(-2) * rates).flatten(0, 1).unbind(0)
+        for block in range(cut.blocks):
+            here = s.load(block)
+            y = plain[block % len(plain)]
             for i in range(cut.segments):
-                torch.mul(step[i].unsqueeze(-2), rates, out=a).exp_()
-                torch.mul(drive[i].unsqueeze(-2), B_[i].unsqueeze(-1), out=h)
-                start = starts[number * cut.segments + i if keep else 0]
-                begin = start.unbind(0)
-                begin[0].copy_(state)
-                if chunks > 1:
-                    if steps > 1:
-                        torch.addcmul(h_steps[1], a_steps[1], h_steps[0], out=end)
-                    else:
-                        end.copy_(h_steps[0])
-                    for t in range(2, steps):
-                        torch.addcmul(h_steps[t], a_steps[t], end, out=end)
-                    for c in range(chunks - 1):
-                        torch.addcmul(ends[c], decay[i * chunks + c], begin[c], out=begin[c + 1])
-                h_steps[0].addcmul_(a_steps[0], start)
-                for t in range(1, steps):
-                    h_steps[t].addcmul_(a_steps[t], h_steps[t - 1])
-                state.copy_(h_steps[-1][-1])
-                _over_states(h, C_[i], y[i], a)
+                kept[block, i % kept.shape[1]].copy_(state)
+                s.run(i, state)
+                state.copy_(s.h_steps[-1][-1])
+                _sum_states(s.C[i], s.h, y[i], s.a)
             if D is not None:
-                y.addcmul_(value, D.to(work))
+                y.addcmul_(s.u, D.to(s.dtype))
             if z is None:
                 _unpack(y, cut, out[..., here])
             else:
-                y_here = plain[..., here] if plain is not None else torch.empty_like(u[..., here], dtype=work)
-                _unpack(y, cut, y_here)
-                out[..., here] = y_here * F.silu(z[..., here].to(work))
+                F.silu(_pack(z[..., here], cut, gate), inplace=True)
+                _unpack(gate.mul_(y), cut, out[..., here])
         if keep:
-            ctx.save_for_backward(u, delta, A, B, C, D, z, delta_bias, starts, plain)
-            ctx.softplus, ctx.cut = softplus, cut
+            ctx.save_for_backward(u, delta, A, B, C, D, z, bias, kept, plain)
+            ctx.softplus = softplus
             ctx.set_materialize_grads(False)
         return out, state.transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, grad_state: Tensor | None) -> tuple[Tensor | None, ...]:
-        u, delta, A, B, C, D, z, delta_bias, starts, plain = ctx.saved_tensors
-        cut, work = ctx.cut, starts.dtype
-        (batch, channels, length), states = u.shape, A.shape[1]
-        steps, chunks = cut.steps, cut.chunks
-        if grad_out is None:
-            grad_out = torch.zeros_like(u)
-        rates = A.to(work).t().contiguous()
-        a = u.new_empty((steps, chunks, batch, states, channels), dtype=work)
-        h, g = torch.empty_like(a), torch.empty_like(a)
-        a_steps, h_steps, g_steps = a.unbind(0), h.unbind(0), g.unbind(0)
-        end, later = torch.empty_like(a[0]), torch.empty_like(a[0])
-        ends, laters = end.unbind(0), later.unbind(0)
-        carry = u.new_zeros(end.shape[1:], dtype=work)
-        if grad_state is not None:
-            carry.copy_(grad_state.transpose(1, 2))
-        du, ddelta, dB, dC = (torch.empty_like(x) for x in (u, delta, B, C))
-        dz = torch.empty_like(z) if z is not None else None
-        dA = torch.zeros_like(rates)
-        dD, dbias = (torch.zeros(channels, dtype=work, device=u.device) for _ in range(2))
-        for number in reversed(range(cut.blocks)):
-            here = slice(number * cut.block, min(length, (number + 1) * cut.block))
-            step = _pack(_step(delta[..., here], delta_bias, ctx.softplus, work), cut)
-            value = _pack(u[..., here].to(work), cut)
-            drive = step * value
-            B_, C_ = _pack(B[..., here].to(work), cut), _pack(C[..., here].to(work), cut)
-            dy = grad_out[..., here].to(work)
-            if z is not None:
-                gate = z[..., here].to(work)
-                dz[..., here] = torch.ops.aten.silu_backward(dy * plain[..., here], gate)
-                dy = dy * F.silu(gate)
-            dy = _pack(dy, cut)
-            ddrive, dstep, dB_, dC_ = (torch.empty_like(x) for x in (value, value, B_, C_))
-            decay = torch.exp(step.sum(1).unsqueeze(-2) * rates).flatten(0, 1).unbind(0)
-            for i in reversed(range(cut.segments)):
-                start = starts[number * cut.segments + i]
-                torch.mul(step[i].unsqueeze(-2), rates, out=a).exp_()
-                torch.mul(drive[i].unsqueeze(-2), B_[i].unsqueeze(-1), out=h)
-                torch.mul(dy[i].unsqueeze(-2), C_[i].unsqueeze(-1), out=g)
-                h_steps[0].addcmul_(a_steps[0], start)
-                for t in range(1, steps):
-                    h_steps[t].addcmul_(a_steps[t], h_steps[t - 1])
-                laters[-1].copy_(carry)
-                if chunks > 1:
-                    end.copy_(g_steps[-1])
-                    for t in range(steps - 2, -1, -1):
-                        torch.addcmul(g_steps[t], a_steps[t + 1], end, out=end)
-                    end.mul_(a_steps[0])
-                    for c in range(chunks - 1, 0, -1):
-                        torch.addcmul(ends[c], decay[i * chunks + c], laters[c], out=laters[c - 1])
-                g_steps[-1].add_(later)
-                for t in range(steps - 2, -1, -1):
-                    g_steps[t].addcmul_(a_steps[t + 1], g_steps[t + 1])
-                torch.mul(a_steps[0][0], g_steps[0][0], out=carry)
-                # a becomes the gradient of delta A: decay times the state before times the adjoint
-                a_steps[0].mul_(start)
-                if steps > 1:
-                    a[1:].mul_(h[:-1])
-                torch.sum(h.mul_(dy[i].unsqueeze(-2)), -1, out=dC_[i])
-                torch.sum(torch.mul(g, drive[i].unsqueeze(-2), out=h), -1, out=dB_[i])
-                a.mul_(g)
-                _over_states(g, B_[i], ddrive[i], h)
-                dA += torch.mul(a, step[i].unsqueeze(-2), out=h).sum((0, 1, 2))
-                torch.sum(a.mul_(rates), -2, out=dstep[i])
-            dstep.addcmul_(value, ddrive)
-            dvalue = ddrive.mul_(step)
-            if D is not None:
-                dvalue.addcmul_(dy, D.to(work))
-                dD += dy.mul_(value).sum((0, 1, 2, 3))
-            _unpack(dvalue, cut, du[..., here])
-            _unpack(dB_, cut, dB[..., here])
-            _unpack(dC_, cut, dC[..., here])
-            raw = torch.empty_like(delta[..., here], dtype=work)
-            _unpack(dstep, cut, raw)
-            if ctx.softplus:
-                before = delta[..., here].to(work)
-                if delta_bias is not None:
-                    before = before + delta_bias.to(work)[:, None]
-                raw = torch.ops.aten.softplus_backward(raw, before, 1, 20)
-            ddelta[..., here] = raw
-            dbias += raw.sum((0, 2))
-        return (
-            du, ddelta, dA.t().to(A.dtype), dB, dC, None if D is None else dD.to(D.dtype), dz,
-            None if delta_bias is None else dbias.to(delta_bias.dtype), None, None,
-        )  # fmt: skip
+        with full_precision(ctx.saved_tensors[0]):
+            return _backward(ctx.saved_tensors, ctx.softplus, grad_out, grad_state)
 
 
-def _step(delta: Tensor, bias: Tensor | None, softplus: bool, work: torch.dtype) -> Tensor:
-    delta = delta.to(work)
-    if bias is not None:
-        delta = delta + bias.to(work)[:, None]
-    return F.softplus(delta) if softplus else delta
+def _backward(
+    saved: tuple[Any, ...], softplus: bool, grad_out: Tensor | None, grad_state: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """Gradients of :class:`_SelectiveScan`'s inputs: the adjoint g[t] = C[t] dy[t] + a[t+1] g[t+1], scanned backwards."""
+    u, delta, A, B, C, D, z, bias, kept, plain = saved
+    s = _Segments(u, delta, A, B, C, bias, softplus)
+    cut, rates = s.cut, s.rates
+    if grad_out is None:
+        grad_out = torch.zeros_like(u)
+    state = torch.zeros_like(s.starts[0])
+    if grad_state is not None:
+        state.copy_(grad_state.transpose(1, 2))
+    g, later = torch.empty_like(s.a), torch.empty_like(s.start)
+    g_steps, laters = g.unbind(), later.unbind()
+    backwards = s.a_steps[:0:-1], g_steps[::-1]
+    dy, ddelta_, du_, gate, spare = (torch.empty_like(s.u) for _ in range(5))
+    dB_, dC_ = torch.empty_like(s.B), torch.empty_like(s.C)
+    du, ddelta, dB, dC = (torch.empty_like(x) for x in (u, delta, B, C))
+    dz: Any = None if z is None else torch.empty_like(z)
+    dA = torch.zeros_like(rates)
+    dD, dbias = (dA.new_zeros(u.shape[1]) for _ in range(2))
+    for block in reversed(range(cut.blocks)):
+        here = s.load(block)
+        _pack(grad_out[..., here], cut, dy)
+        if z is not None:
+            _pack(z[..., here], cut, gate)
+            torch.ops.aten.silu_backward(torch.mul(dy, plain[block], out=spare), gate, grad_input=spare)
+            _unpack(spare, cut, dz[..., here])
+            dy *= F.silu(gate, inplace=True)
+        for i in reversed(range(cut.segments)):
+            s.run(i, kept[block, i])
+            torch.mul(dy[i].unsqueeze(-2), s.C[i].unsqueeze(-1), out=g)
+            laters[-1].copy_(state)
+            if cut.chunks > 1:
+                _last(*backwards, s.end).mul_(s.a_steps[0])
+                _carry(s.ends[::-1], s.decays[::-1], laters[::-1])
+            g_steps[-1].add_(later)
+            _sweep(*backwards)
+            torch.mul(s.a_steps[0][0], g_steps[0][0], out=state)
+            _sum_channels(dy[i], s.h, dC_[i])
+            _sum_channels(s.drive[i], g, dB_[i])
+            # a becomes the gradient of delta A: the decay, times the state before, times the adjoint
+            s.a_steps[0].mul_(s.start)
+            s.a[1:].mul_(s.h[:-1])
+            s.a.mul_(g)
+            _sum_states(s.B[i], g, du_[i], s.h)
+            dA += torch.mul(s.a, s.delta[i].unsqueeze(-2), out=g).sum((0, 1, 2))
+            torch.sum(s.a.mul_(rates), -2, out=ddelta_[i])
+        ddelta_.addcmul_(s.u, du_)
+        if softplus:
+            torch.ops.aten.softplus_backward(ddelta_, s.raw, 1, 20, grad_input=ddelta_)
+        _unpack(ddelta_, cut, ddelta[..., here])
+        if bias is not None:
+            s.mask(ddelta_, here)
+            dbias += ddelta_.sum((0, 1, 2, 3))
+        du_ *= s.delta
+        if D is not None:
+            du_.addcmul_(dy, D.to(s.dtype))
+            dD += dy.mul_(s.u).sum((0, 1, 2, 3))
+        _unpack(du_, cut, du[..., here])
+        _unpack(dB_, cut, dB[..., here])
+        _unpack(dC_, cut, dC[..., here])
+    return (
+        du, ddelta, dA.t().to(A.dtype), dB, dC, None if D is None else dD.to(D.dtype), dz,
+        None if bias is None else dbias.to(bias.dtype), None, None,
+    )  # fmt: skip
 
 
-def selective_scan(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False):
-    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (u, delta, A, B, C, D, z, delta_bias))
-    with torch.autocast(u.device.type, enabled=False):
-        out, state = _SelectiveScan.apply(u, delta, A, B, C, D, z, delta_bias, delta_softplus, keep)
+def _mamba_ssm() -> Callable[..., Any] | None:
+    """``mamba_ssm``'s scan, if it is installed."""
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    except ImportError:
+        return None
+    return selective_scan_fn
+
+
+def _kernel(u: Tensor) -> Callable[..., Any] | None:
+    """The CUDA kernel for tensors like ``u``; it knows no double precision."""
+    return _mamba_ssm() if u.is_cuda and u.dtype != torch.float64 else None
+
+
+def _check(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None, bias: Tensor | None
+) -> None:
+    if u.dim() != 3 or 0 in u.shape:
+        raise HepaperError(f"selective scan: u must be (batch, channels, tokens), none of them 0, not {tuple(u.shape)}")
+    batch, channels, length = u.shape
+    if A.dim() != 2 or A.shape[0] != channels or A.shape[1] == 0 or A.is_complex():
+        raise HepaperError(f"selective scan: A must be real, ({channels}, states), not {tuple(A.shape)} {A.dtype}")
+    wanted: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
+        ("delta", delta, (batch, channels, length)), ("z", z, (batch, channels, length)),
+        ("D", D, (channels,)), ("delta_bias", bias, (channels,)),
+    ]  # fmt: skip
+    for name, x in (("B", B), ("C", C)):
+        grouped = x.dim() == 4 and x.shape[1] and channels % x.shape[1] == 0
+        group = (x.shape[1],) if grouped else ()
+        wanted.append((name, x, (channels, A.shape[1]) if x.dim() == 2 else (batch, *group, A.shape[1], length)))
+    for name, x_, shape in wanted:
+        if x_ is not None and x_.shape != shape:
+            raise HepaperError(f"selective scan: {name} has shape {tuple(x_.shape)} where u and A ask for {shape}")
+
+
+def _groups(x: Tensor, u: Tensor) -> Tensor:
+    """B or C in any of its forms as (batch, groups, N, tokens)."""
+    if x.dim() == 2:
+        return x[None, :, :, None].expand(u.shape[0], -1, -1, u.shape[2])
+    return x.unsqueeze(1) if x.dim() == 3 else x
+
+
+def selective_scan(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, z: Tensor | None = None,
+    delta_bias: Tensor | None = None, delta_softplus: bool = False, return_last_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    """The selective scan with ``mamba_ssm``'s ``selective_scan_fn``'s arguments; everything differentiable once.
+
+    Parameters
+    ----------
+    u, delta
+        Input and step size, (batch, D, L).
+    A
+        Rates, (D, N), negative.
+    B, C
+        Input and output weights, (batch, N, L); also (batch, G, N, L) for G groups of channels, or constant (D, N).
+    D
+        Weight of u in the output, (D,).
+    z
+        Gate, (batch, D, L): the output is multiplied by SiLU(z).
+    delta_bias, delta_softplus
+        Added to delta, (D,); then delta = softplus(delta).
+    return_last_state
+        Also return the state after the last token, (batch, D, N), at least float32.
+
+    Returns
+    -------
+    (batch, D, L) of u's type. The arithmetic is float32, or float64 if u is, whatever autocast says.
+
+    Raises
+    ------
+    HepaperError
+        If a shape does not fit.
+    """
+    _check(u, delta, A, B, C, D, z, delta_bias)
+    kernel = _kernel(u)
+    if kernel is not None:
+        exact = [None if x is None else x.float() for x in (D, delta_bias)]
+        like_u = [None if x is None else x.to(u.dtype) for x in (delta, z)]
+        B, C = (x.float() if x.dim() == 2 else x.to(u.dtype) for x in (B, C))
+        return kernel(u, like_u[0], A.float(), B, C, exact[0], like_u[1], exact[1], delta_softplus, return_last_state)
+    inputs = (u, delta, A, B, C, D, z, delta_bias)
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    B, C = _groups(B, u), _groups(C, u)
+    groups = max(B.shape[1], C.shape[1])
+    if groups % B.shape[1] or groups % C.shape[1]:
+        raise HepaperError(f"selective scan: {B.shape[1]} groups of B do not match {C.shape[1]} of C")
+    parts = []
+    with full_precision(u):
+        for i, channels in enumerate(torch.arange(u.shape[1]).chunk(groups)):
+            of = slice(int(channels[0]), int(channels[-1]) + 1)
+            parts.append(
+                _SelectiveScan.apply(
+                    u[:, of], delta[:, of], A[of], B[:, i * B.shape[1] // groups], C[:, i * C.shape[1] // groups],
+                    None if D is None else D[of], None if z is None else z[:, of],
+                    None if delta_bias is None else delta_bias[of], delta_softplus, keep,
+                )
+            )  # fmt: skip
+    out, state = parts[0] if groups == 1 else (torch.cat(x, dim=1) for x in zip(*parts, strict=True))
     return (out, state) if return_last_state else out
 
 
-def selective_scan_ref(u, delta, A, B, C, D=None, z=None, delta_bias=None, delta_softplus=False, return_last_state=False):
-    dtype = u.dtype
-    work = torch.float64 if dtype == torch.float64 else torch.float32
-    u, delta, A, B, C = (t.to(work) for t in (u, delta, A, B, C))
+def selective_scan_ref(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None = None, z: Tensor | None = None,
+    delta_bias: Tensor | None = None, delta_softplus: bool = False, return_last_state: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    """The recurrence as it is written in the paper, token by token: :func:`selective_scan`'s oracle.
+
+    The same arguments, B and C (batch, N, L) only. All decays and inputs are laid out at once and each token is picked
+    by its index, as ``mamba_ssm``'s reference does; the gradient of an index is a full-size tensor, so the backward
+    pass costs L squared.
+    """
+    _check(u, delta, A, B, C, D, z, delta_bias)
+    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    x, step, rates = u.to(dtype), delta.to(dtype), A.to(dtype)
     if delta_bias is not None:
-        delta = delta + delta_bias[:, None].to(work)
+        step = step + delta_bias.to(dtype)[:, None]
     if delta_softplus:
-        delta = F.softplus(delta)
-    decay = torch.exp(torch.einsum("bdl,dn->bdln", delta, A))
-    drive = torch.einsum("bdl,bnl,bdl->bdln", delta, B, u)
-    h = A.new_zeros((u.shape[0], *A.shape))
-    y = []
-    for t in range(u.shape[2]):
+        step = F.softplus(step)
+    decay = torch.exp(torch.einsum("bdl,dn->bdln", step, rates))
+    drive = torch.einsum("bdl,bnl,bdl->bdln", step, B.to(dtype), x)
+    h, y = x.new_zeros(x.shape[0], *A.shape), []
+    for t in range(x.shape[2]):
         h = decay[:, :, t] * h + drive[:, :, t]
-        y.append(torch.einsum("bdn,bn->bd", h, C[:, :, t]))
+        y.append(torch.einsum("bdn,bn->bd", h, C[:, :, t].to(dtype)))
     out = torch.stack(y, dim=2)
     if D is not None:
-        out = out + D.to(work)[:, None] * u
+        out = out + D.to(dtype)[:, None] * x
     if z is not None:
-        out = out * F.silu(z.to(work))
-    out = out.to(dtype)
-    return (out, h) if return_last_state else out
+        out = out * F.silu(z.to(dtype))
+    return (out.to(u.dtype), h) if return_last_state else out.to(u.dtype)

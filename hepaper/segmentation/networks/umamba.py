@@ -363,5 +363,7 @@ def _initialise(network: nn.Module) -> None:
 
 
 def _check_size(network: str, size: tuple[int, ...], strides: Sequence[Size]) -> None:
-    if any(voxels % step for voxels, step in zip(size, total_stride(strides), strict=True)):
+    total = total_stride(strides)
+    # the second: one voxel at the bottom, of which there is no instance norm
+    if any(voxels % step for voxels, step in zip(size, total, strict=True)) or size == total:
         require_admissible(network, size, strides)

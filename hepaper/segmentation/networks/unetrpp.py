@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hepaper.errors import HepaperError
+from hepaper.segmentation.networks.norm import LayerNorm
 
 Size = tuple[int, int, int]
 Projection = Literal["shared", "separate", "parameter"]
@@ -190,7 +191,7 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, channels))
-        self.norm = nn.LayerNorm(channels)
+        self.norm = LayerNorm(channels)
         self.epa_block = EPA(tokens, channels, **options)
         self.conv_names = [f"conv5{number + 1}" for number in range(conv_blocks)]
         for name in self.conv_names:

@@ -15,7 +15,7 @@ class _BeforeTorchvision(importlib.abc.MetaPathFinder):
             from hepaper._torchvision import allow_cpu_torch
 
             allow_cpu_torch()
-        return None
+        return
 
 
 sys.meta_path.insert(0, _BeforeTorchvision())

@@ -219,7 +219,13 @@ class nnUNetTrainerHE(nnUNetTrainer):
 
     def run_training(self) -> None:
         """Train, with a progress bar over the epochs, and leave no thread behind."""
-        with tqdm(total=self.num_epochs, initial=self.current_epoch, desc=f"training {type(self).__name__}", mininterval=2, ascii=True) as bar:
+        with tqdm(
+            total=self.num_epochs,
+            initial=self.current_epoch,
+            desc=f"training {type(self).__name__}",
+            mininterval=2,
+            ascii=True,
+        ) as bar:
             self.bar = bar
             try:
                 super().run_training()
