@@ -54,6 +54,7 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 from torch import Tensor
 
 from hepaper import machine
+from hepaper.errors import HepaperError
 from hepaper.params import BenchmarkParams, SegmentationParams, load_params
 from hepaper.segmentation.costs import MB, _resident_bytes
 from hepaper.segmentation.dataset import adapt_plans
@@ -72,7 +73,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PEER = "nnunet"
 NETWORKS = tuple(TRAINER_NAMES)
-LEARNING_RATE = 1e-2  # nnU-Net's own
+LEARNING_RATE = 5e-2  # with momentum 0.9, a few steps teach something
 SEED = 2025
 
 #: The planner's answer for the study's geometry (nnU-Net 2.8, default target of GPU memory).
@@ -196,12 +197,14 @@ def peak_mb(where: torch.device) -> float | None:
     return peak
 
 
-def if_it_fits(where: torch.device, call: Callable[..., Any], *arguments: Any) -> Any:
-    """What the call returns, or None if the GPU's memory is too small for it; what it held there is freed."""
+def attempt(where: torch.device, call: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What the call returns, or why it could not as ``failed``, so that the other networks are still measured."""
     try:
         return call(*arguments)
     except torch.OutOfMemoryError:
-        return None
+        return {"failed": "does not fit"}
+    except HepaperError as error:  # a loss that is not finite
+        return {"failed": str(error)}
     finally:
         gc.collect()
         if where.type == "cuda":
@@ -264,10 +267,12 @@ def measure(
     }
 
 
-def short_training(network: str, plans: dict[str, Any], where: torch.device, steps: int, folder: Path) -> list[float]:
+def short_training(
+    network: str, plans: dict[str, Any], where: torch.device, steps: int, folder: Path
+) -> dict[str, list[float]]:
     """The loss of each step of a training from the start, every step on a batch of its own."""
     trainer = trainer_for(network, plans, where, folder)
-    return [step_of(trainer, blobs(trainer, SEED + step))() for step in range(steps)]
+    return {"losses": [step_of(trainer, blobs(trainer, SEED + step))() for step in range(steps)]}
 
 
 def growth(network: str, plans: dict[str, Any]) -> dict[str, float]:
@@ -338,8 +343,7 @@ def compare_scans(theirs: Scan, length: int, where: torch.device, repeats: int) 
     def both_ways(scan: Scan) -> tuple[Tensor, ...]:
         return torch.autograd.grad(scan(*inputs), inputs, upstream)
 
-    row: dict[str, float] = {"tokens": length}
-    row["output_error"] = difference(*(forward(scan) for scan in scans.values()))
+    row = {"output_error": difference(*(forward(scan) for scan in scans.values()))}
     gradients = zip(*(both_ways(scan) for scan in scans.values()), strict=True)
     row["gradient_error"] = max(difference(*pair) for pair in gradients)
     del gradients
@@ -388,14 +392,16 @@ def run(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for group in [[name] for name in NETWORKS] if where.type == "cuda" else [list(NETWORKS)]:
-            rows |= if_it_fits(where, measure, group, plans, where, repeats, folder) or {}
+            found = attempt(where, measure, group, plans, where, repeats, folder)
+            rows |= dict.fromkeys(group, found) if "failed" in found else found
         for name in NETWORKS:
             if where.type == "cpu":
-                rows[name] |= growth(name, plans)
+                rows[name] = {**rows[name], **growth(name, plans)}
             if steps:
-                rows[name]["losses"] = if_it_fits(where, short_training, name, plans, where, steps, folder) or []
+                training = attempt(where, short_training, name, plans, where, steps, folder)
+                rows[name] = {**rows[name], "training": training}
     scans = [
-        if_it_fits(where, compare_scans, theirs, length, where, repeats) or {"tokens": length}
+        {"tokens": length, **attempt(where, compare_scans, theirs, length, where, repeats)}
         for length in (lengths if theirs else ())
     ]
     return {
@@ -406,6 +412,7 @@ def run(
         "threads": torch.get_num_threads(),
         "load": load,
         "repeats": repeats,
+        "training_steps": steps,
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "nnunetv2": installed("nnunetv2"),
             "mamba-ssm": installed("mamba-ssm"),
@@ -432,7 +439,9 @@ def as_text(found: dict[str, Any]) -> str:
     """The measurements as a page of Markdown."""
     cuda, networks, versions = found["device"] == "cuda", found["networks"], found["versions"]
     memory = "torch's peak on the device" if cuda else "growth of a fresh process"
-    steps = max(len(row.get("losses", [])) for row in networks.values())
+    host = f"{found['threads']} thread(s), load on the machine at the start: {number(found['load'], 2)}; "
+    host = "" if cuda else host  # of no account beside a GPU
+    steps = found["training_steps"]
     last = max(1, steps // 4)
     lines = [
         f"# Segmentation networks, configuration `{found['config']}`, on {found['device_name']}",
@@ -440,13 +449,7 @@ def as_text(found: dict[str, Any]) -> str:
         f"Batches of {found['batch']} patches of {size_text(found['patch'])} voxels of "
         f"{' x '.join(f'{mm:g}' for mm in found['spacing_mm'])} mm; nnU-Net and U-Mamba with "
         f"{', '.join(map(str, found['features']))} features a stage, nnFormer {found['nnformer_embed_dim']}, UNETR++ "
-        f"{', '.join(map(str, found['unetrpp_dims']))}. {found['precision']}, "
-        + (
-            ""
-            if cuda
-            else f"{found['threads']} thread(s), load on the machine at the start: {number(found['load'], 2)}; "
-        )
-        + f"torch {versions['torch']}, nnunetv2 {versions['nnunetv2']}. Medians of {found['repeats']}; the ratios are "
+        f"{', '.join(map(str, found['unetrpp_dims']))}. {found['precision']}, {host}torch {versions['torch']}, nnunetv2 {versions['nnunetv2']}. Medians of {found['repeats']}; the ratios are "
         f"times over those of nnU-Net's PlainConvUNet; memory: {memory}, in MB (10⁶ bytes).",
         "",
         "| network | parameters, million | forward, s | ratio | training step, s | ratio | memory of a forward "
@@ -455,8 +458,8 @@ def as_text(found: dict[str, Any]) -> str:
     ]
     peer = networks[PEER]
     for name, row in networks.items():
-        if "forward_seconds" not in row:
-            lines.append(f"| {name} | does not fit | - | - | - | - | - | - |")
+        if "failed" in row:
+            lines.append(f"| {name} | {row['failed']} | - | - | - | - | - | - |")
             continue
         ratios = {key: row[key] / peer[key] if key in peer else None for key in ("forward_seconds", "step_seconds")}
         lines.append(
@@ -474,9 +477,11 @@ def as_text(found: dict[str, Any]) -> str:
             "|:--|--:|--:|",
         ]
         for name, row in networks.items():
-            losses = row["losses"]
-            learned = f"{losses[0]:.3f} | {statistics.mean(losses[-last:]):.3f}" if losses else "does not fit | -"
-            lines.append(f"| {name} | {learned} |")
+            losses = row["training"].get("losses")
+            learned = (
+                f"{losses[0]:.3f} | {statistics.mean(losses[-last:]):.3f}" if losses else row["training"]["failed"]
+            )
+            lines.append(f"| {name} | {learned} |" + ("" if losses else " - |"))
     lines += ["", *scan_lines(found)]
     return "\n".join(lines)
 
@@ -496,8 +501,8 @@ def scan_lines(found: dict[str, Any]) -> list[str]:
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in found["scans"]:
-        if len(row) == 1:
-            lines.append(f"| {row['tokens']:,} | does not fit | - | - | - | - | - | - | - |")
+        if "failed" in row:
+            lines.append(f"| {row['tokens']:,} | {row['failed']} | - | - | - | - | - | - | - |")
             continue
         cells = []
         for way in ("forward", "forward_backward"):
@@ -512,7 +517,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--config", choices=("planner", "demo"), help="default: planner on CUDA, demo on a CPU")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--train", type=int, default=20, metavar="STEPS", help="of the short training; 0: none")
+    parser.add_argument("--train", type=int, default=16, metavar="STEPS", help="of the short training; 0: none")
     asked = parser.parse_args()
     cuda = torch.cuda.is_available()
     if asked.device == "cuda" and not cuda:

@@ -6,14 +6,21 @@ Parameters have the names, shapes and initial values of ``mamba_ssm``'s ``Mamba`
 from __future__ import annotations
 
 import math
-from typing import cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hepaper.errors import HepaperError
-from hepaper.segmentation.networks.selective_scan import full_precision, selective_scan
+from hepaper.segmentation.networks.selective_scan import selective_scan
+
+
+def _full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Autocast off for the device of ``x``."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class Mamba(nn.Module):
@@ -44,7 +51,7 @@ class Mamba(nn.Module):
         self.dt_proj.bias._no_reinit = True  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
-        with full_precision(x):
+        with _full_precision(x):
             u, z = self.in_proj(x.to(self.in_proj.weight.dtype)).chunk(2, dim=2)
             # the causal convolution as a flat 2D one: unlike conv1d it keeps the channels of a token together
             u = F.pad(u, (0, 0, self.d_conv - 1, 0)).transpose(1, 2).unsqueeze(2)
@@ -87,7 +94,7 @@ class MambaLayer(nn.Module):
                     "give the network patches of the size it was built for"
                 )
             raise HepaperError(f"this Mamba layer knows {self.dim} channels and got {x.shape[1]}")
-        with full_precision(x):
+        with _full_precision(x):
             y = self.mamba(self.norm(tokens.to(self.norm.weight.dtype)))
         if not self.channel_token:
             y = y.transpose(1, 2)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -36,8 +35,8 @@ _SEGMENT_CPU, _SEGMENT_ELSEWHERE = 1 << 17, 1 << 24
 _SEGMENTS = 8
 #: The call of an operation costs as much as this many elements do.
 _CALL = 10_000
-#: Exponents below this become this: processors are a hundred times slower at numbers that underflow, and a decay to
-#: 1e-26 (1e-261 in double precision) of a state is a decay to nothing.
+#: Decays with exponents below this are 0: they leave 1e-26 (1e-261 in double precision) of a state, and processors are
+#: a hundred times slower at exponentials that underflow.
 _FLOOR = {torch.float32: -60.0, torch.float64: -600.0}
 
 
@@ -60,23 +59,18 @@ def _cut(length: int, width: int, size: int) -> _Cut:
     """The cheapest cut of ``length`` tokens of ``width`` = batch x N x D states each, ``size`` states a segment."""
     most = min(length, max(1, size // width))
 
-    def cost(steps: int, chunks: int) -> float:
-        calls, passes = (4 * steps + 2 * chunks + 30, 24) if chunks > 1 else (2 * steps + 25, 22)
-        return -(-length // (steps * chunks)) * (calls * _CALL + passes * steps * chunks * width)
+    def cut(chunks: int) -> _Cut:
+        needed = math.ceil(length / (most // chunks * chunks))
+        blocks = math.ceil(needed / _SEGMENTS)
+        segments = math.ceil(needed / blocks)
+        return _Cut(math.ceil(length / (blocks * segments * chunks)), chunks, segments, blocks)
 
-    few = range(1, min(most, 2 * math.isqrt(most)) + 1)
-    steps, chunks = min(
-        ((most // c - less, c) for c in few for less in range((most // c + 2) // 3)), key=lambda cut: cost(*cut)
-    )
-    segments = -(-length // (steps * chunks))
-    blocks = -(-segments // _SEGMENTS)
-    return _Cut(steps, chunks, -(-segments // blocks), blocks)
+    def cost(cut: _Cut) -> int:
+        """Of forward and backward pass, counted in the source: operations called and times a state is passed over."""
+        calls, passes = (4 * cut.steps + 2 * cut.chunks + 30, 24) if cut.chunks > 1 else (2 * cut.steps + 25, 22)
+        return cut.blocks * cut.segments * (calls * _CALL + passes * cut.steps * cut.chunks * width)
 
-
-def full_precision(x: Tensor) -> AbstractContextManager[Any]:
-    """Autocast off for the device of ``x``."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    return min(map(cut, range(1, min(most, 2 * math.isqrt(most)) + 1)), key=cost)
 
 
 def _pack(x: Tensor, cut: _Cut, out: Tensor) -> Tensor:
@@ -93,6 +87,12 @@ def _unpack(x: Tensor, cut: _Cut, out: Tensor) -> None:
         out.copy_(x.flatten(2)[..., : out.shape[2]])
     else:
         out.unflatten(2, (cut.segments, cut.chunks, cut.steps)).copy_(x)
+
+
+def _decay(exponents: Tensor) -> None:
+    """exp(exponents) in place, without underflow."""
+    floor = _FLOOR[exponents.dtype]
+    F.threshold(exponents.clamp_(min=floor).exp_(), 2 * math.exp(floor), 0.0, inplace=True)
 
 
 def _sweep(decays: Sequence[Tensor], states: Sequence[Tensor]) -> None:
@@ -180,13 +180,14 @@ class _Segments:
         """States of the block's segment ``i`` into ``h``, decays into ``a``; ``state`` is the one before."""
         torch.mul(self.delta[i].unsqueeze(-2), self.rates, out=self.a)
         if self.underflows:
-            self.a.clamp_(min=_FLOOR[self.dtype])
-        self.a.exp_()
+            _decay(self.a)
+        else:
+            self.a.exp_()
         torch.mul(self.drive[i].unsqueeze(-2), self.B[i].unsqueeze(-1), out=self.h)
         self.starts[0].copy_(state)
         if self.cut.chunks > 1:
             torch.mul(self.delta[i].sum(0).unsqueeze(-2), self.rates, out=self.decay)
-            self.decay.clamp_(min=_FLOOR[self.dtype]).exp_()
+            _decay(self.decay)
             _last(self.a_steps[1:], self.h_steps, self.end)
             _carry(self.ends, self.decays, self.starts)
         self.h_steps[0].addcmul_(self.a_steps[0], self.start)
@@ -194,7 +195,10 @@ class _Segments:
 
 
 class _SelectiveScan(torch.autograd.Function):
-    """:func:`selective_scan` without groups; also returns the state after the last token, (batch, D, N)."""
+    """:func:`selective_scan` without groups; also returns the state after the last token, (batch, D, N).
+
+    Autocast does not touch it: matrix products are written to given tensors, which is never done in less precision.
+    """
 
     @staticmethod
     def forward(
@@ -232,8 +236,7 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, grad_state: Tensor | None) -> tuple[Tensor | None, ...]:
-        with full_precision(ctx.saved_tensors[0]):
-            return _backward(ctx.saved_tensors, ctx.softplus, grad_out, grad_state)
+        return _backward(ctx.saved_tensors, ctx.softplus, grad_out, grad_state)
 
 
 def _backward(
@@ -379,6 +382,9 @@ def selective_scan(
         If a shape does not fit.
     """
     _check(u, delta, A, B, C, D, z, delta_bias)
+    if u.is_meta:  # shapes only
+        out, state = torch.empty_like(u), A.new_empty(u.shape[0], *A.shape)
+        return (out, state) if return_last_state else out
     kernel = _kernel(u)
     if kernel is not None:
         exact = [None if x is None else x.float() for x in (D, delta_bias)]
@@ -391,17 +397,16 @@ def selective_scan(
     groups = max(B.shape[1], C.shape[1])
     if groups % B.shape[1] or groups % C.shape[1]:
         raise HepaperError(f"selective scan: {B.shape[1]} groups of B do not match {C.shape[1]} of C")
-    parts = []
-    with full_precision(u):
-        for i, channels in enumerate(torch.arange(u.shape[1]).chunk(groups)):
-            of = slice(int(channels[0]), int(channels[-1]) + 1)
-            parts.append(
-                _SelectiveScan.apply(
-                    u[:, of], delta[:, of], A[of], B[:, i * B.shape[1] // groups], C[:, i * C.shape[1] // groups],
-                    None if D is None else D[of], None if z is None else z[:, of],
-                    None if delta_bias is None else delta_bias[of], delta_softplus, keep,
-                )
-            )  # fmt: skip
+    each, parts = u.shape[1] // groups, []
+    for i in range(groups):
+        of = slice(i * each, (i + 1) * each)
+        parts.append(
+            _SelectiveScan.apply(
+                u[:, of], delta[:, of], A[of], B[:, i * B.shape[1] // groups], C[:, i * C.shape[1] // groups],
+                None if D is None else D[of], None if z is None else z[:, of],
+                None if delta_bias is None else delta_bias[of], delta_softplus, keep,
+            )
+        )  # fmt: skip
     out, state = parts[0] if groups == 1 else (torch.cat(x, dim=1) for x in zip(*parts, strict=True))
     return (out, state) if return_last_state else out
 

@@ -16,6 +16,7 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,6 +91,7 @@ class nnUNetTrainerHE(nnUNetTrainer):
     #: network has nnU-Net's outputs and gets nnU-Net's weights. Otherwise it has an attribute ``deep_supervision`` and
     #: a property ``deep_supervision_scales``.
     output_weights: tuple[float, ...] | None = None
+    enable_deep_supervision: bool
 
     def __init__(
         self,
@@ -152,7 +154,7 @@ class nnUNetTrainerHE(nnUNetTrainer):
 
         return in_float32
 
-    def plain_network(self) -> torch.nn.Module:
+    def plain_network(self) -> Any:
         """The network without what DDP and torch.compile wrap around it."""
         network = self.network.module if self.is_ddp else self.network
         return getattr(network, "_orig_mod", network)
