@@ -291,6 +291,16 @@ def test_backward_twice_and_without() -> None:
     assert not alone.requires_grad
 
 
+def test_threads_may_change_before_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Property: the size of a segment, which follows the number of threads, is that of the forward pass."""
+    leaves = {name: x.requires_grad_() for name, x in make(length=200).items()}
+    y = selective_scan(**leaves, delta_softplus=True)
+    (expected,) = torch.autograd.grad(y.sum(), leaves["delta"], retain_graph=True)
+    monkeypatch.setattr(module, "_SEGMENT_CPU", 500)
+    (ours,) = torch.autograd.grad(y.sum(), leaves["delta"])
+    assert torch.equal(ours, expected)
+
+
 def test_states_are_not_stored() -> None:
     """Property: what is kept for the backward pass grows with the inputs, not with their N-fold, the states."""
     kept: dict[int, int] = {}

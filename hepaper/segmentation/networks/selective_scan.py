@@ -30,9 +30,9 @@ from hepaper.errors import HepaperError
 
 #: States (steps x chunks x batch x N x D) of a segment, for each thread of a CPU: three buffers of this size should fit
 #: a core's own cache. Other devices want few large operations.
-_SEGMENT_CPU, _SEGMENT_ELSEWHERE = 1 << 17, 1 << 24
+_SEGMENT_CPU, _SEGMENT_ELSEWHERE = 1 << 17, 1 << 23
 #: Segments packed at once.
-_SEGMENTS = 8
+_SEGMENTS = 16
 #: The call of an operation costs as much as this many elements do.
 _CALL = 10_000
 #: Decays with exponents below this are 0: they leave 1e-26 (1e-261 in double precision) of a state, and processors are
@@ -66,8 +66,8 @@ def _cut(length: int, width: int, size: int) -> _Cut:
         return _Cut(math.ceil(length / (blocks * segments * chunks)), chunks, segments, blocks)
 
     def cost(cut: _Cut) -> int:
-        """Of forward and backward pass, counted in the source: operations called and times a state is passed over."""
-        calls, passes = (4 * cut.steps + 2 * cut.chunks + 30, 24) if cut.chunks > 1 else (2 * cut.steps + 25, 22)
+        """Of forward and backward pass, counted in the source: calls of operations, and their passes over a state."""
+        calls, passes = (6 * cut.steps + 3 * cut.chunks + 50, 26) if cut.chunks > 1 else (3 * cut.steps + 45, 23)
         return cut.blocks * cut.segments * (calls * _CALL + passes * cut.steps * cut.chunks * width)
 
     return min(map(cut, range(1, min(most, 2 * math.isqrt(most)) + 1)), key=cost)
@@ -135,12 +135,13 @@ class _Segments:
     """The inputs of one block, packed, and the states of one segment; the buffers serve all of them in turn."""
 
     def __init__(
-        self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool
-    ) -> None:
+        self, u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, bias: Tensor | None, softplus: bool,
+        cut: _Cut | None = None,
+    ) -> None:  # fmt: skip
         (batch, channels, self.length), states = u.shape, A.shape[1]
         self.dtype = dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
         size = _SEGMENT_CPU * torch.get_num_threads() if u.device.type == "cpu" else _SEGMENT_ELSEWHERE
-        self.cut = cut = _cut(self.length, batch * states * channels, size)
+        self.cut = cut = cut or _cut(self.length, batch * states * channels, size)
         self.inputs, self.softplus = (u, delta, B, C), softplus
         self.bias = None if bias is None else bias.to(dtype)
         self.rates = A.to(dtype).t().contiguous()
@@ -208,13 +209,13 @@ class _SelectiveScan(torch.autograd.Function):
         s = _Segments(u, delta, A, B, C, bias, softplus)
         cut = s.cut
         kept = s.a.new_empty(cut.blocks, cut.segments if keep else 1, *s.start.shape[1:])
-        plain = s.a.new_empty(cut.blocks if keep and z is not None else 1, *s.u.shape)
+        ungated = s.a.new_empty(cut.blocks if keep and z is not None else 1, *s.u.shape)
         gate = torch.empty_like(s.u)
         state = torch.zeros_like(s.starts[0])
         out = torch.empty_like(u)
         for block in range(cut.blocks):
             here = s.load(block)
-            y = plain[block % len(plain)]
+            y = ungated[block % len(ungated)]
             for i in range(cut.segments):
                 kept[block, i % kept.shape[1]].copy_(state)
                 s.run(i, state)
@@ -228,24 +229,25 @@ class _SelectiveScan(torch.autograd.Function):
                 F.silu(_pack(z[..., here], cut, gate), inplace=True)
                 _unpack(gate.mul_(y), cut, out[..., here])
         if keep:
-            ctx.save_for_backward(u, delta, A, B, C, D, z, bias, kept, plain)
-            ctx.softplus = softplus
+            ctx.save_for_backward(u, delta, A, B, C, D, z, bias, kept, ungated)
+            ctx.options = softplus, cut
             ctx.set_materialize_grads(False)
         return out, state.transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, grad_state: Tensor | None) -> tuple[Tensor | None, ...]:
-        return _backward(ctx.saved_tensors, ctx.softplus, grad_out, grad_state)
+        softplus, cut = ctx.options
+        return _backward(ctx.saved_tensors, softplus, cut, grad_out, grad_state)
 
 
 def _backward(
-    saved: tuple[Any, ...], softplus: bool, grad_out: Tensor | None, grad_state: Tensor | None
+    saved: tuple[Any, ...], softplus: bool, cut: _Cut, grad_out: Tensor | None, grad_state: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     """Gradients of :class:`_SelectiveScan`'s inputs: the adjoint g[t] = C[t] dy[t] + a[t+1] g[t+1], scanned backwards."""
-    u, delta, A, B, C, D, z, bias, kept, plain = saved
-    s = _Segments(u, delta, A, B, C, bias, softplus)
-    cut, rates = s.cut, s.rates
+    u, delta, A, B, C, D, z, bias, kept, ungated = saved
+    s = _Segments(u, delta, A, B, C, bias, softplus, cut)
+    rates = s.rates
     if grad_out is None:
         grad_out = torch.zeros_like(u)
     state = torch.zeros_like(s.starts[0])
@@ -265,7 +267,7 @@ def _backward(
         _pack(grad_out[..., here], cut, dy)
         if z is not None:
             _pack(z[..., here], cut, gate)
-            torch.ops.aten.silu_backward(torch.mul(dy, plain[block], out=spare), gate, grad_input=spare)
+            torch.ops.aten.silu_backward(torch.mul(dy, ungated[block], out=spare), gate, grad_input=spare)
             _unpack(spare, cut, dz[..., here])
             dy *= F.silu(gate, inplace=True)
         for i in reversed(range(cut.segments)):

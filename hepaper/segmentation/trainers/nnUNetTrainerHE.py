@@ -13,6 +13,7 @@ import itertools
 import os
 import queue
 import random
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,6 +222,10 @@ class nnUNetTrainerHE(nnUNetTrainer):
 
     def run_training(self) -> None:
         """Train, with a progress bar over the epochs, and leave no thread behind."""
+        # torch gives up Python's lock in every operation and, while batches are being prepared, gets it back only when
+        # the switch interval (5 ms by default) is over: longer than most operations of a small network take
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
         with tqdm(
             total=self.num_epochs,
             initial=self.current_epoch,
@@ -232,6 +237,7 @@ class nnUNetTrainerHE(nnUNetTrainer):
             try:
                 super().run_training()
             finally:
+                sys.setswitchinterval(interval)
                 if self.ahead is not None:
                     self.ahead.close()
                 for loader in (self.dataloader_train, self.dataloader_val):
