@@ -41,6 +41,20 @@ def limit_threads() -> None:
         os.environ.setdefault(variable, str(min(cores(), MOST_THREADS)))
 
 
+def hold_memory() -> None:
+    """Keep freed memory in the process instead of handing it back to the system (glibc; elsewhere nothing happens).
+
+    A training step on a CPU frees and claims the same gigabytes again and again; every time the system clears the pages
+    it hands out. Keeping them saves about a tenth of the time.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: large blocks come from the heap
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and stay there
+
+
 def workers(asked: int = 0) -> int:
     """Worker processes for per-patient work: what was asked for, or one a core (``asked=0``) up to 16."""
     return asked if asked > 0 else min(cores(), 16)

@@ -86,6 +86,7 @@ class TrainingParams(Section):
     checkpoint_every: Positive = 10  # epochs
     mirror: bool = True  # mirroring test-time augmentation
     tile_step: Annotated[float, Field(gt=0, le=1)] = 0.5
+    whole_scan: bool = False  # one tile over the whole head, for networks that work on any size
     smallest_component_ml: Annotated[float, Field(ge=0)] = 0.1  # predicted islands below this are noise
 
 

@@ -722,6 +722,32 @@ def test_what_the_network_finds_lands_where_it_was(toy: Study, trained: Study, m
     assert spacing == [5.0, 2.0, 2.0]
 
 
+def test_whole_scan_is_one_tile(toy: Study, trained: Study) -> None:
+    """Oracle: the network itself, fed the whole normalised head at once (padded with 0, nnU-Net's padding, to a multiple
+    of the strides): the same voxels. A network of one size keeps its patch whatever is asked."""
+    network = Segmenter(
+        trained.path(*FULL, "model"), "cpu", mirror=False, tile_step=1.0, whole_scan=True, smallest_component_ml=0
+    )
+    values, _ = make_head((13, 60, 52), (slice(4, 8), slice(14, 24), slice(12, 24)), seed=3)
+    found = images.array(network.segment(make_image(values, (5.0, 2.0, 2.0))))
+    box = head_box(values.astype(np.float32), (5.0, 2.0, 2.0))
+    about = network.predictor.plans_manager.foreground_intensity_properties_per_channel["0"]
+    data = np.clip(values[box], about["percentile_00_5"], about["percentile_99_5"])
+    data = torch.from_numpy(((data - about["mean"]) / about["std"]).astype(np.float32))[None, None]
+    pads: list[int] = []
+    for size, step in zip(reversed(data.shape[2:]), reversed(network.multiple), strict=True):
+        spare = -size % step
+        pads += [spare // 2, spare - spare // 2]
+    with torch.no_grad():
+        logits = network.network(torch.nn.functional.pad(data, pads))[0]
+    x0, x1, y0, y1, z0, z1 = pads
+    expected = (logits[1] > logits[0])[z0 : logits.shape[1] - z1, y0 : logits.shape[2] - y1, x0 : logits.shape[3] - x1]
+    assert (found[box] == expected.numpy()).mean() > 0.98  # the CPU may run in bfloat16
+    tile = network.predictor.configuration_manager.patch_size
+    assert list(tile) == [n + a for n, a in zip(data.shape[2:], (z0 + z1, y0 + y1, x0 + x1), strict=True)]
+    assert tile != [16, 32, 32]
+
+
 def test_missing_model_is_named(tmp_path: Path) -> None:
     """Oracle: one line."""
     with pytest.raises(HepaperError, match=r"network\.safetensors is missing; run the stage that trains it"):

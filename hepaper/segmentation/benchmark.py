@@ -36,6 +36,7 @@ def load_segmenter(study: Study, network: str, learning_rate: float | None = Non
         device=study.params.study.device,
         mirror=settings.mirror,
         tile_step=settings.tile_step,
+        whole_scan=settings.whole_scan,
         smallest_component_ml=settings.smallest_component_ml,
     )
 

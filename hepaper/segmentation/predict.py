@@ -39,6 +39,10 @@ def head_box(values: np.ndarray, spacing: tuple[float, float, float], margin_mm:
     return tuple(box)
 
 
+#: Networks without a parameter whose shape depends on the patch.
+ANY_SIZE = ("nnunet", "umamba_bot")
+
+
 class Segmenter:
     """A trained segmentation network, loaded from a model folder.
 
@@ -48,7 +52,7 @@ class Segmenter:
         The folder that :func:`hepaper.segmentation.train.train` wrote.
     device
         As in ``study.device``.
-    mirror, tile_step, smallest_component_ml
+    mirror, tile_step, whole_scan, smallest_component_ml
         As in ``segmentation`` of the params.
     """
 
@@ -58,6 +62,7 @@ class Segmenter:
         device: str = "auto",
         mirror: bool = True,
         tile_step: float = 0.5,
+        whole_scan: bool = False,
         smallest_component_ml: float = 0.1,
     ):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -95,14 +100,29 @@ class Segmenter:
             )
         self.network = network
         self.smallest_component_ml = smallest_component_ml
+        self.configuration = configuration
+        strides = configuration.network_arch_init_kwargs["strides"]
+        self.multiple = [int(n) for n in np.prod(strides, axis=0)]
+        self.whole_scan = whole_scan and about["network"] in ANY_SIZE
 
     def segment(self, scan: sitk.Image) -> sitk.Image:
         """The hematoma mask (uint8) of one preprocessed scan in HU, on the scan's own grid."""
         values = images.array(scan).astype(np.float32)
         spacing = images.spacing(scan)
         box = head_box(values, spacing)
+        if self.whole_scan:
+            self._fit_tile(values[box].shape, spacing)
         with contextlib.redirect_stdout(io.StringIO()), machine.autocast(self.predictor.device):
             found = self.predictor.predict_single_npy_array(values[box][None], {"spacing": list(spacing)})
         mask = np.zeros(values.shape, np.uint8)
         mask[box] = np.asarray(found) == 1
         return images.like(remove_specks(mask, spacing, self.smallest_component_ml), scan)
+
+    def _fit_tile(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
+        """Make nnU-Net's tile as large as the scan will be at the network's spacing, so that one tile holds it."""
+        from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+
+        needed = compute_new_shape(shape, spacing, self.configuration.spacing)
+        # twice the multiple at least: an instance norm needs more than one voxel at the bottom
+        tile = [max(2 * step, -(-int(n) // step) * step) for n, step in zip(needed, self.multiple, strict=True)]
+        self.configuration.configuration["patch_size"] = tile

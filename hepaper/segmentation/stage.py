@@ -32,6 +32,7 @@ def segmenter(study: Study) -> Segmenter:
         device=study.params.study.device,
         mirror=settings.mirror,
         tile_step=settings.tile_step,
+        whole_scan=settings.whole_scan,
         smallest_component_ml=settings.smallest_component_ml,
     )
 

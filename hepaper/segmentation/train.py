@@ -44,6 +44,7 @@ def train(base: Path, network: str, learning_rate: float, out: Path, device: str
     model = out / "model"
     if (model / "model.json").is_file():
         return
+    machine.hold_memory()
     base = use_nnunet(base)
     results = base / "results" / name if name else base / "results"
     results.mkdir(parents=True, exist_ok=True)
