@@ -84,7 +84,8 @@ class TrainingParams(Section):
     unetrpp_dims: tuple[Positive, Positive, Positive, Positive] = (32, 64, 128, 256)
     validation_fraction: Fraction = 0.2  # of the patients, split by patient
     checkpoint_every: Positive = 10  # epochs
-    mirror: bool = True  # mirroring test-time augmentation
+    mirror_axes: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)  # z, y, x: which way patches are mirrored in training
+    mirror: bool = True  # mirroring test-time augmentation, along the same axes
     tile_step: Annotated[float, Field(gt=0, le=1)] = 0.5
     whole_scan: bool = False  # one tile over the whole head, for networks that work on any size
     smallest_component_ml: Annotated[float, Field(ge=0)] = 0.1  # predicted islands below this are noise

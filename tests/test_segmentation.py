@@ -183,7 +183,7 @@ def test_papers_settings_leave_the_planner_alone(planned: dict) -> None:
     assert parameters_of(plans) == 43_528_780
     assert ours == {
         "epochs": 500, "iterations_per_epoch": 250, "validation_iterations": 50, "learning_rate": 1e-3,
-        "momentum": 0.99, "weight_decay": 3e-5, "checkpoint_every": 10, "nnformer_embed_dim": 192, "unetrpp_dims": [32, 64, 128, 256],
+        "momentum": 0.99, "weight_decay": 3e-5, "checkpoint_every": 10, "mirror_axes": [0, 1, 2], "nnformer_embed_dim": 192, "unetrpp_dims": [32, 64, 128, 256],
         "seed": 2025,
     }  # fmt: skip
 
@@ -577,6 +577,24 @@ def test_deep_supervision_is_the_authors(toy: Study, network: str) -> None:
     assert trainer.loss(outputs, targets).item() == pytest.approx(expected.item(), rel=1e-6)
     trainer.set_deep_supervision_enabled(False)
     assert torch.is_tensor(trainer.network(torch.randn(2, 1, 16, 32, 32)))
+
+
+def test_patches_are_mirrored_as_asked(toy: Study, tmp_path: Path) -> None:
+    """Oracle: nnU-Net's own transforms: the mirroring among them has the axes of the params, by default all three."""
+    for axes, expected in (((0, 1, 2), (0, 1, 2)), ((2,), (2,))):
+        plans_file = toy.path(*FULL, "nnunet", "preprocessed", dataset.DATASET, "nnUNetPlans.json")
+        before = plans_file.read_text()
+        plans = json.loads(before)
+        plans["hepaper"]["mirror_axes"] = list(axes)
+        plans_file.write_text(json.dumps(plans))
+        try:
+            trainer = trainer_of(toy, "nnunet")
+        finally:
+            plans_file.write_text(before)
+        *_, mirrored = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        assert mirrored == expected == trainer.inference_allowed_mirroring_axes
+        transforms = str(trainer.get_training_transforms([16, 32, 32], (0, 0), None, mirrored, False))
+        assert "Mirror" in transforms
 
 
 def test_plans_that_hepaper_did_not_write(toy: Study) -> None:

@@ -151,6 +151,7 @@ def adapt_plans(
         ),
         "momentum": settings.momentum,
         "weight_decay": settings.weight_decay,
+        "mirror_axes": list(settings.mirror_axes),
         "checkpoint_every": settings.checkpoint_every,
         "nnformer_embed_dim": settings.nnformer_embed_dim,
         "unetrpp_dims": list(settings.unetrpp_dims),

@@ -112,6 +112,7 @@ class nnUNetTrainerHE(nnUNetTrainer):
         self.momentum = ours["momentum"]
         self.weight_decay = ours["weight_decay"]
         self.save_every = ours["checkpoint_every"]
+        self.mirror_axes = tuple(ours["mirror_axes"])
         self.seed = ours["seed"]
         self.logger.plot_progress_png = lambda folder: None  # the book draws the curves, once, from the log
         self.bar: tqdm | None = None
@@ -154,6 +155,12 @@ class nnUNetTrainerHE(nnUNetTrainer):
             return loss([o.float() for o in output] if isinstance(output, (list, tuple)) else output.float(), target)
 
         return in_float32
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
+        """nnU-Net's augmentation, mirrored along the axes of the params only."""
+        rotation, flat, initial_patch, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.inference_allowed_mirroring_axes = self.mirror_axes
+        return rotation, flat, initial_patch, self.mirror_axes
 
     def plain_network(self) -> Any:
         """The network without what DDP and torch.compile wrap around it."""
