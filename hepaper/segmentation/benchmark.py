@@ -30,15 +30,8 @@ def network_folder(study: Study, network: str, learning_rate: float | None = Non
 
 def load_segmenter(study: Study, network: str, learning_rate: float | None = None) -> Segmenter:
     """A network that the benchmark trained."""
-    settings = study.params.benchmark
-    return Segmenter(
-        network_folder(study, network, learning_rate) / "model",
-        device=study.params.study.device,
-        mirror=settings.mirror,
-        tile_step=settings.tile_step,
-        whole_scan=settings.whole_scan,
-        smallest_component_ml=settings.smallest_component_ml,
-    )
+    model = network_folder(study, network, learning_rate) / "model"
+    return Segmenter.of(model, study.params.benchmark, study.params.study.device)
 
 
 def winner(study: Study) -> str:

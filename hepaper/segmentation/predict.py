@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from hepaper import images, machine
 from hepaper.errors import HepaperError
+from hepaper.params import TrainingParams
 from hepaper.segmentation.environment import CONFIGURATION, trainer_class
 
 
@@ -104,6 +105,13 @@ class Segmenter:
         strides = configuration.network_arch_init_kwargs["strides"]
         self.multiple = [int(n) for n in np.prod(strides, axis=0)]
         self.whole_scan = whole_scan and about["network"] in ANY_SIZE
+
+    @classmethod
+    def of(cls, model: Path, settings: TrainingParams, device: str) -> Segmenter:
+        """The network in ``model``, used as the params say."""
+        return cls(
+            model, device, settings.mirror, settings.tile_step, settings.whole_scan, settings.smallest_component_ml
+        )
 
     def segment(self, scan: sitk.Image) -> sitk.Image:
         """The hematoma mask (uint8) of one preprocessed scan in HU, on the scan's own grid."""

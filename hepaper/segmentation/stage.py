@@ -26,15 +26,7 @@ def prediction_path(study: Study, patient_id: str, timepoint: str) -> Path:
 
 def segmenter(study: Study) -> Segmenter:
     """The study's trained network."""
-    settings = study.params.segmentation
-    return Segmenter(
-        study.path(*FOLDER, "model"),
-        device=study.params.study.device,
-        mirror=settings.mirror,
-        tile_step=settings.tile_step,
-        whole_scan=settings.whole_scan,
-        smallest_component_ml=settings.smallest_component_ml,
-    )
+    return Segmenter.of(study.path(*FOLDER, "model"), study.params.segmentation, study.params.study.device)
 
 
 def chosen_network(study: Study) -> str:

@@ -84,9 +84,12 @@ class nnUNetTrainerHE(nnUNetTrainer):
     with ``weights_only=True``, and a stop at the first loss that is not finite. Plans that hepaper did not write (a
     user's own nnU-Net dataset) get the defaults of the params, which are the paper's.
 
-    A network trains under it by overriding ``build_network_architecture`` and, where its outputs are not those of
-    nnU-Net's decoder, by setting :attr:`output_weights`.
+    A network trains under it by setting :attr:`network_name` and, where its outputs are not those of nnU-Net's decoder,
+    :attr:`output_weights`.
     """
+
+    #: A network of :func:`hepaper.segmentation.networks.build.build_network`; None: the one of nnU-Net's plans.
+    network_name: str | None = None
 
     #: Weights of the deep-supervision losses, finest output first, as the network's authors have them. None: the
     #: network has nnU-Net's outputs and gets nnU-Net's weights. Otherwise it has an attribute ``deep_supervision`` and
@@ -135,6 +138,18 @@ class nnUNetTrainerHE(nnUNetTrainer):
             nesterov=True,
         )
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+    @classmethod
+    def build_network_architecture(
+        cls, plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True
+    ):
+        """The network for these plans; nnU-Net calls this, with these names, for training and for inference."""
+        given = (plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision)
+        if cls.network_name is None:
+            return super().build_network_architecture(*given)
+        from hepaper.segmentation.networks.build import build_network
+
+        return build_network(cls.network_name, *given)
 
     def _do_i_compile(self) -> bool:
         """Only when ``nnUNet_compile`` asks for it: compiling pays off in long trainings and can fail in short ones."""
