@@ -150,6 +150,37 @@ def take(
     print(f"{len(taken)} refined mask(s) taken; run the study again to train on them.")
 
 
+reader_study = typer.Typer(help="Real or synthetic? A blinded reading by people.", no_args_is_help=True)
+app.add_typer(reader_study, name="reader-study")
+
+
+@reader_study.command()
+def make(
+    run: Annotated[Path, typer.Argument(help="A run folder with synthetic images, such as runs/demo.")],
+    out: Annotated[Path, typer.Option(help="The folder that the readers get.")] = Path("reader-study"),
+) -> None:
+    """Write an offline web page of coded images for readers; the sealed key stays in the run folder."""
+    from hepaper.reader_study.stage import make as make_kit
+    from hepaper.study import Study
+
+    key = make_kit(Study.at(run), out)
+    print(f"{len(key.table)} images in {out / 'index.html'}. Give that folder to each reader, and a code to each. With "
+          f"their files: hepaper reader-study collect {run} FILES")  # fmt: skip
+
+
+@reader_study.command("collect")
+def collect_ratings(
+    run: Annotated[Path, typer.Argument(help="The run folder that made the kit.")],
+    files: Annotated[list[Path], typer.Argument(help="The CSV files that the readers sent back.")],
+) -> None:
+    """Check and join the readers' files; the next run of the study analyses them instead of simulated ones."""
+    from hepaper.reader_study.stage import take as take_ratings
+    from hepaper.study import Study
+
+    ratings = take_ratings(Study.at(run), files)
+    print(f"{len(ratings)} ratings of {ratings['reader'].nunique()} reader(s); run the study again to analyse them.")
+
+
 @app.command()
 def doctor() -> None:
     """Check the installation and print the remedy for what is wrong."""

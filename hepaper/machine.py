@@ -55,6 +55,18 @@ def hold_memory() -> None:
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: and stay there
 
 
+def end_with_parent() -> None:
+    """End this process when the one that started it ends, however that happens (Linux; elsewhere nothing happens).
+
+    A worker in the middle of a training would otherwise finish it for nobody.
+    """
+    import ctypes
+    import signal
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
+
+
 def workers(asked: int = 0) -> int:
     """Worker processes for per-patient work: what was asked for, or one a core (``asked=0``) up to 16."""
     return asked if asked > 0 else min(cores(), 16)

@@ -126,3 +126,74 @@ def scores_by_outcome(predictions: pd.DataFrame) -> dict[str, dict[str, np.ndarr
         }
         for split, table in predictions.groupby("split")
     }
+
+
+def forward_process(study: Study) -> tuple[list[np.ndarray], list[int], list[float]]:
+    """The first training image under growing noise: pictures in [0, 1], noise steps, share of the image that is left."""
+    import torch
+
+    from hepaper.augmentation.dataset import he_images
+    from hepaper.augmentation.schedule import noise_schedule
+
+    settings = study.params.augmentation
+    schedule = noise_schedule(settings)
+    clean = he_images(study)[0][:1, :1]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(study.params.study.seed))
+    steps = [round(share * (settings.timesteps - 1)) for share in (0, 0.05, 0.15, 0.3, 0.5, 1)]
+    pictures = [schedule.add_noise(clean, noise, torch.tensor([step]))[0, 0] for step in steps]
+    left = [float(schedule.alphas_cumprod[step].sqrt()) for step in steps]
+    return [((picture + 1) / 2).clamp(0, 1).numpy() for picture in pictures], steps, left
+
+
+def real_and_synthetic(study: Study, count: int = 25) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Real training images with expansion, at equal distances in their list, and the first synthetic ones."""
+    from hepaper.augmentation.dataset import he_images
+    from hepaper.augmentation.stage import load_synthetic
+
+    real = ((he_images(study)[0].mean(dim=1) + 1) / 2).numpy()
+    made = load_synthetic(study, count)
+    count = min(count, len(real), len(made))
+    chosen = np.linspace(0, len(real) - 1, count).round().astype(int)
+    return list(real[chosen]), list(made[:count])
+
+
+def rated_images(study: Study) -> list[dict[str, Any]]:
+    """Of each origin the image with the best, the median and the worst mean rating (authenticity, then quality).
+
+    Empty for ratings that no kit of this run belongs to.
+    """
+    from hepaper.reader_study.kit import as_generated
+    from hepaper.reader_study.stage import image_path
+
+    ratings = study.read("reader_study", "ratings.csv")
+    means = ratings.groupby(["origin", "image"])[["authenticity", "quality"]].mean().reset_index()
+    means = means.sort_values(["authenticity", "quality", "image"], kind="stable")
+    panel = []
+    for origin, group in means.groupby("origin", sort=True):
+        for name, place in (("best", len(group) - 1), ("median", len(group) // 2), ("worst", 0)):
+            row = group.iloc[place]
+            path = image_path(study, str(origin), row["image"])
+            picture = as_generated(path, study.params.augmentation.image_size) / 255
+            panel.append(
+                {
+                    "title": f"{origin}, {name}", "image": picture, "origin": origin, "quality": row["quality"],
+                    "authenticity": row["authenticity"],
+                }
+            )  # fmt: skip
+    return panel
+
+
+def nearest_neighbours(study: Study) -> list[dict[str, Any]]:
+    """Synthetic images that are nearest, in the middle and farthest from training images, with their neighbours."""
+    from hepaper.augmentation.stage import load_synthetic
+    from hepaper.classification.stage import load_crops
+
+    table = study.read("augmentation", "quality", "neighbours.csv")
+    made = load_synthetic(study)
+    return [
+        {
+            "title": str(rule), "image": made[part["synthetic"].iloc[0]], "neighbours": load_crops(study, part),
+            "distances": part["distance"].tolist(),
+        }
+        for rule, part in table.groupby("rule", sort=False)
+    ]  # fmt: skip

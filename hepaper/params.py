@@ -22,6 +22,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Triple = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+Setting = Annotated[str, Field(pattern=r"^(ddpm|ddim|dpmsolver\+\+):[1-9][0-9]*$")]  # sampler:steps
 Shape3 = tuple[Positive, Positive, Positive]
 
 
@@ -124,6 +125,60 @@ class RoiParams(Section):
     min_size_px: Positive = 8  # a smaller box is grown about its centre
 
 
+class AugmentationParams(Section):
+    """Diffusion-UKAN: its network, noise, training and sampling (paper, Methods)."""
+
+    image_size: Annotated[int, Field(gt=0, multiple_of=32)] = 256
+    channels: Literal[1, 3] = 1  # CT is grey; 3 is the paper's
+    base_channels: Positive = 64
+    channel_multipliers: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 3, 4)
+    res_blocks: Positive = 2  # residual blocks a level
+    token_channels: tuple[Positive, Positive] = (320, 512)  # of the two tokenized KAN levels
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    kan_block: Literal["released", "paper"] = "released"  # released: one KAN layer, no residual, no depthwise conv
+    timesteps: Positive = 1000
+    beta_start: PositiveFloat = 1e-4
+    beta_end: PositiveFloat = 0.02
+    epochs: Positive = 1000
+    batch_size: Positive = 32
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: PositiveFloat = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["cosine", "warmup_cosine"] = "cosine"  # warmup_cosine: the released code's, truncated
+    gradient_clip: PositiveFloat = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # 0: no moving average of the weights
+    flip: bool = True  # random left-right flips
+    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    checkpoint_every: Positive = 10  # epochs
+    sampler: Literal["ddpm", "ddim", "dpmsolver++"] = "dpmsolver++"
+    sampling_steps: Positive = 50
+    sampling_batch: Positive = 32
+
+
+class QualityParams(Section):
+    """How synthetic images are compared with real ones (paper, eqs. 2 and 3)."""
+
+    features: Literal["auto", "inception", "encoder"] = "auto"  # auto: Inception's where its weights are at hand
+    inception_weights: str | None = None  # a file of torch-fidelity's Inception weights
+    neighbours: Positive = 3  # of precision and recall
+    bootstrap: Positive = 500
+    memorised_quantile: Fraction = 0.01  # of the distances from held-out real images to the training images
+    settings: Annotated[tuple[Setting, ...], Field(min_length=1)] = (
+        "ddpm:1000", "ddim:50", "ddim:20", "dpmsolver++:50", "dpmsolver++:20", "dpmsolver++:10",
+    )  # fmt: skip
+    setting_images: Positive = 256  # drawn with each of these settings
+
+
+class ReaderStudyParams(Section):
+    """The blinded reading of real and synthetic images (paper, Table 2)."""
+
+    per_class: Positive = 100  # real images, and as many synthetic ones
+    image_px: Positive = 256  # on the reader's page
+    simulated_readers: Annotated[int, Field(ge=2)] = 3  # stand in until ratings of people are collected
+    margin: PositiveFloat = 0.5  # difference in mean rating that would still count as no difference
+
+
 class ClassificationParams(Section):
     """One timm Vision Transformer; the score of a patient is the mean of three slices."""
 
@@ -169,6 +224,9 @@ class Params(Section):
     segmentation: SegmentationParams = SegmentationParams()
     volume: VolumeParams = VolumeParams()
     roi: RoiParams = RoiParams()
+    augmentation: AugmentationParams = AugmentationParams()
+    quality: QualityParams = QualityParams()
+    reader_study: ReaderStudyParams = ReaderStudyParams()
     classification: ClassificationParams = ClassificationParams()
     statistics: StatisticsParams = StatisticsParams()
     book: BookParams = BookParams()

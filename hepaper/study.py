@@ -33,6 +33,7 @@ from hepaper.errors import HepaperError
 from hepaper.params import Params, from_notebook, load_params
 
 PACKAGE = Path(__file__).parent
+_CODE = (".py", ".html", ".css", ".js", ".json")
 LIBRARIES = [
     "torch",
     "torchvision",
@@ -70,6 +71,8 @@ class Stage:
     reads: tuple[str, ...] = ()  # files a user may replace: their content counts
     only: str | None = None  # run only when cohort.source is this
 
+
+_GENERATOR = ("dataset", "kan", "ukan", "schedule", "train", "sample", "sets", "stage")
 
 STAGES = (
     Stage("cohort", "01_cohort", "cohort", (), ("cohort", "study.seed"), ("cohort",), ("figures", "tables")),
@@ -116,17 +119,45 @@ STAGES = (
     ),
     Stage("roi", "07_roi", "rois", ("cohort", "segmentation", "volume"), ("roi",), ("roi.py",), ("figures",)),
     Stage(
+        "augmentation",
+        "08_augmentation",
+        "augmentation",
+        ("roi", "volume"),
+        ("augmentation", "study.seed"),
+        (*(f"augmentation/{name}.py" for name in _GENERATOR), "augment2d.py"),
+        ("figures", "tables"),
+    ),
+    Stage(
+        "quality",
+        "09_quality",
+        "augmentation/quality",
+        ("roi", "volume", "augmentation"),
+        ("quality", "study.seed"),
+        tuple(f"augmentation/{name}.py" for name in ("features", "quality", "quality_stage")),
+        ("figures", "tables"),
+    ),
+    Stage(
+        "reader_study",
+        "10_reader_study",
+        "reader_study",
+        ("roi", "volume", "augmentation", "quality"),
+        ("reader_study", "study.seed"),
+        ("reader_study",),
+        ("figures", "tables"),
+        reads=("readers/ratings.csv",),
+    ),
+    Stage(
         "classification",
-        "08_classification",
+        "11_classification",
         "classification/vit",
         ("roi", "volume"),
         ("classification", "study.seed"),
-        ("classification",),
+        ("classification", "augment2d.py"),
         ("figures",),
     ),
     Stage(
         "statistics",
-        "09_statistics",
+        "12_statistics",
         "statistics",
         ("cohort", "volume", "classification"),
         ("statistics",),
@@ -208,7 +239,10 @@ def _code_digest(names: tuple[str, ...]) -> str:
     files: list[Path] = []
     for name in names:
         path = PACKAGE / name
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+        if path.is_dir():
+            files += sorted(file for file in path.rglob("*") if file.suffix in _CODE)
+        else:
+            files.append(path.with_suffix(".py"))
     return _digest(*(part for file in files for part in (file.relative_to(PACKAGE).as_posix(), file.read_bytes())))
 
 

@@ -154,6 +154,13 @@ def test_paper_profile_is_the_paper(repository: Path) -> None:
     }  # fmt: skip
     assert stated["classification"].items() >= classification.items()
     assert params.classification.model_dump().items() >= classification.items()
+    augmentation = {
+        "timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "image_size": 256, "epochs": 1000, "batch_size": 32,
+        "optimizer": "adam", "learning_rate": 1e-4, "schedule": "cosine",
+    }  # fmt: skip
+    assert stated["augmentation"].items() >= augmentation.items()
+    assert params.augmentation.model_dump().items() >= augmentation.items()
+    assert stated["reader_study"].items() >= {"per_class": 100}.items()
     assert stated["roi"].items() >= {"window_level": 40, "window_width": 80}.items()
     assert (params.volume.growth_ml, params.volume.growth_fraction) == (6.0, 0.33)
     assert params.statistics.confidence == 0.95
@@ -163,7 +170,7 @@ def test_defaults_are_the_papers(repository: Path) -> None:
     """Oracle: params/README.md's promise that defaults are the paper's values: sizes and name apart, paper.yml adds
     nothing to them."""
     paper, default = load_params(repository / "params" / "paper.yml").model_dump(), Params().model_dump()
-    for section in ("preprocess", "segmentation", "volume", "roi", "classification", "statistics"):
+    for section in ("preprocess", "segmentation", "volume", "roi", "augmentation", "classification", "statistics"):
         assert paper[section] == default[section]
 
 

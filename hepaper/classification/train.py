@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from hepaper.augment2d import affine, hash_seed
 from hepaper.classification.model import build, to_input
 from hepaper.errors import HepaperError
 from hepaper.params import ClassificationParams
@@ -27,18 +28,7 @@ def rate(epoch: int, settings: ClassificationParams) -> float:
 
 def augment(batch: torch.Tensor, settings: ClassificationParams, generator: torch.Generator) -> torch.Tensor:
     """Random left-right flips, rotations, and crops (``crop_scale`` to 1 of the area), image by image."""
-    count, _, size, _ = batch.shape
-    theta = torch.zeros(count, 2, 3)
-    scale = torch.sqrt(settings.crop_scale + (1 - settings.crop_scale) * torch.rand(count, generator=generator))
-    mirror = torch.ones(count)
-    if settings.flip:
-        mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    angle = math.radians(settings.rotate_deg) * (2 * torch.rand(count, generator=generator) - 1)
-    theta[:, 0, 0], theta[:, 0, 1] = scale * mirror * angle.cos(), -scale * mirror * angle.sin()
-    theta[:, 1, 0], theta[:, 1, 1] = scale * angle.sin(), scale * angle.cos()
-    theta[:, :, 2] = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 - scale)[:, None]
-    grid = nn.functional.affine_grid(theta, [count, 1, size, size], align_corners=False)
-    return nn.functional.grid_sample(batch, grid, padding_mode="border", align_corners=False)
+    return affine(batch, generator, flip=settings.flip, rotate_deg=settings.rotate_deg, crop_scale=settings.crop_scale)
 
 
 def train(
@@ -131,8 +121,3 @@ def train(
     write_json(model / "model.json", {"settings": settings.model_dump(mode="json"), "parameters": parameters})
     if checkpoint.exists():
         os.remove(checkpoint)
-
-
-def hash_seed(seed: int, epoch: int) -> int:
-    """One well-mixed 63-bit seed from two small numbers."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)

@@ -57,7 +57,7 @@ def train(base: Path, network: str, learning_rate: float, out: Path, device: str
     latest = next((fold / f"checkpoint_{n}.pth" for n in ("final", "latest") if
                    (fold / f"checkpoint_{n}.pth").is_file()), None)  # fmt: skip
     torch.backends.cudnn.benchmark = True  # as nnU-Net's own command does: every batch has the same shape
-    with (base / "nnunet.log").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+    with (results / f"{network}.log").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
         trainer = trainer_class(network)(
             plans={**plans, "continue_training": latest is not None},
             configuration=CONFIGURATION,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from hepaper.errors import HepaperError
@@ -29,8 +29,10 @@ class Comparison:
     p_value: float
 
 
-def chi_square(table: ArrayLike) -> ChiSquare:
-    """Pearson's chi-square test of a contingency table of counts, without continuity correction.
+def chi_square(table: ArrayLike, correction: bool = False) -> ChiSquare:
+    """Pearson's chi-square test of a contingency table of counts.
+
+    ``correction`` is Yates' for continuity, which exists for a 2 x 2 table only and leaves other tables as they are.
 
     Raises
     ------
@@ -44,8 +46,31 @@ def chi_square(table: ArrayLike) -> ChiSquare:
         raise HepaperError(f"table: at least two rows and two columns are compared, got shape {counts.shape}")
     if not (counts.sum(axis=0).all() and counts.sum(axis=1).all()):
         raise HepaperError("table: a row or column has no patients; drop it, there is nothing to compare")
-    result = stats.chi2_contingency(counts, correction=False)
+    result = stats.chi2_contingency(counts, correction=correction)
     return ChiSquare(float(result.statistic), int(result.dof), float(result.pvalue))
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """p-values corrected for their number by Holm's step-down rule (Scand J Stat 1979;6:65-70).
+
+    The chance of one false finding or more among them stays within the level, however they depend on one another. NaN,
+    a test that could not be done, stays NaN and is not counted.
+
+    Raises
+    ------
+    HepaperError
+        If a value lies outside 0 to 1.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    given = np.asarray(p_values, dtype=float)
+    if given.ndim != 1 or (given < 0).any() or (given > 1).any():
+        raise HepaperError("p_values: expected a list of numbers from 0 to 1")
+    known = ~np.isnan(given)
+    corrected = np.full(given.shape, np.nan)
+    if known.any():
+        corrected[known] = multipletests(given[known], method="holm")[1]
+    return corrected
 
 
 def _groups(groups: tuple[ArrayLike, ...], smallest: int = 1) -> list[np.ndarray]:

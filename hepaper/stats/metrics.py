@@ -6,13 +6,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hepaper.errors import HepaperError
 from hepaper.stats import _inputs
 
-Interval = Literal["wilson", "wald"]
-_METHODS = {"wilson": "wilson", "wald": "normal"}
+Interval = Literal["wilson", "wald", "clopper_pearson", "agresti_coull", "jeffreys"]
+#: Intervals of a proportion, and what statsmodels calls them.
+INTERVALS: dict[Interval, str] = {
+    "wilson": "wilson",
+    "wald": "normal",
+    "clopper_pearson": "beta",
+    "agresti_coull": "agresti_coull",
+    "jeffreys": "jeffreys",
+}
 
 
 @dataclass(frozen=True)
@@ -39,19 +46,36 @@ class ClassificationMetrics:
     false_negatives: int
 
 
-def proportion(count: int, total: int, confidence: float = 0.95, interval: Interval = "wilson") -> Proportion:
-    """``count / total`` with a Wilson (default) or Wald interval; NaN when ``total`` is 0.
-
-    Wilson's interval holds its level for few patients and near 0 and 1; Wald's (cut at 0 and 1) is what the
-    paper prints in Table 3.
-    """
+def proportion_limits(
+    count: ArrayLike, total: ArrayLike, confidence: float = 0.95, interval: Interval = "wilson"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower and upper limits for ``count`` of ``total``, any shape; see :func:`proportion`. ``total`` is above 0."""
     from statsmodels.stats.proportion import proportion_confint
 
-    if interval not in _METHODS:
-        raise HepaperError(f"interval: expected 'wilson' or 'wald', got {interval!r}")
+    if interval not in INTERVALS:
+        raise HepaperError(f"interval: expected one of {', '.join(INTERVALS)}, got {interval!r}")
+    counts, totals = (part.copy() for part in np.broadcast_arrays(np.asarray(count, float), np.asarray(total, float)))
+    if (counts < 0).any() or (counts > totals).any():
+        raise HepaperError("count: expected numbers from 0 to the total")
+    low, high = proportion_confint(counts, totals, alpha=1 - _inputs.level(confidence), method=INTERVALS[interval])
+    low, high = np.asarray(low), np.asarray(high)
+    if interval == "jeffreys":  # none or all: the interval reaches to 0 or 1 (Brown et al. 2001, sec. 4.1.2)
+        low, high = np.where(counts == 0, 0.0, low), np.where(counts == totals, 1.0, high)
+    return np.clip(low, 0, 1), np.clip(high, 0, 1)
+
+
+def proportion(count: int, total: int, confidence: float = 0.95, interval: Interval = "wilson") -> Proportion:
+    """``count / total`` with an interval; NaN when ``total`` is 0.
+
+    Wilson's (the default) holds its level on average, for few patients and near 0 and 1 too; Wald's (cut at 0 and 1)
+    is what the paper prints in Table 3, and too short there; Clopper and Pearson's never falls below its level and is
+    wider for it; Agresti and Coull's and Jeffreys' are near Wilson's (Brown LD, Cai TT, DasGupta A. Stat Sci
+    2001;16:101-133).
+    """
     if total == 0:
+        proportion_limits(0, 1, confidence, interval)  # a wrong interval is an error here too
         return Proportion(float("nan"), float("nan"), float("nan"))
-    low, high = proportion_confint(count, total, alpha=1 - _inputs.level(confidence), method=_METHODS[interval])
+    low, high = proportion_limits(count, total, confidence, interval)
     return Proportion(count / total, float(low), float(high))
 
 
@@ -70,7 +94,7 @@ def classification_metrics(
     y_score : (n,) higher means more likely 1
     threshold : float
     confidence : float
-    interval : "wilson" or "wald" (as in the paper's Table 3)
+    interval : "wilson", "wald" (as in the paper's Table 3), "clopper_pearson", "agresti_coull" or "jeffreys"
 
     Raises
     ------

@@ -1,0 +1,143 @@
+"""Stage: do the study's intervals and tests keep their promise, and what could its cohorts have found?
+
+Simulated twice: at the paper's sample sizes and at this run's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from hepaper.published import SPLITS, load_published
+from hepaper.stats.simulate import Design, Reading, coverage, detectable, power, size
+from hepaper.study import Study, stage, write_csv
+
+BEST, REFERENCE = "ViT-1:2", "ViT-1:4"  # whose published values are the simulations' truths
+PAPER, OWN = "the paper", "this run"
+
+
+def paper_design() -> Design:
+    """The paper's sample sizes; the truths are what it prints for its best model, its tables and its readers.
+
+    Every value is taken as if it were the truth. The power is that of finding a model better than ``ViT-1:4``.
+    """
+    published = load_published()
+    table1, table2, table3 = (published[name] for name in ("table1", "table2", "table3"))
+    quality, identification = table2["quality"], table2["identification"]
+    images = (table2["images"]["real"], table2["images"]["synthetic"])
+    reading = Reading(
+        images=images,
+        readers=table2["readers"],
+        mean=sum(quality["mean"].values()) / 2,
+        sd=(sum(sd**2 for sd in quality["sd"].values()) / 2) ** 0.5,
+        icc=quality["icc"],
+        kappa=identification["fleiss_kappa"],
+        called=(
+            1 - identification["correct"]["real"] / images[0],
+            identification["correct"]["synthetic"] / images[1],
+        ),
+    )
+    return Design(
+        name=PAPER,
+        positives={split: published["patients"]["he"][split] for split in SPLITS},
+        negatives={split: published["patients"]["nhe"][split] for split in SPLITS},
+        auc={split: table3[split][BEST]["auc"][0] for split in SPLITS},
+        reference_auc={split: table3[split][REFERENCE]["auc"][0] for split in SPLITS},
+        sensitivity={split: table3[split][BEST]["sensitivity"][0] for split in SPLITS},
+        specificity={split: table3[split][BEST]["specificity"][0] for split in SPLITS},
+        volume=(table1["baseline_median_ml"]["train"], table1["baseline_iqr_ml"]["train"]),
+        age_sd={split: table1["age_sd"][split] for split in SPLITS},
+        reading=reading,
+    )
+
+
+def own_design(labels: pd.DataFrame) -> Design:
+    """This run's sample sizes with the paper's truths; of readers nothing.
+
+    Parameters
+    ----------
+    labels : DataFrame
+        split and he, a row a patient. A split the run lacks is left out.
+    """
+    paper = paper_design()
+    counts = {split: labels.loc[labels["split"] == split, "he"].astype(bool) for split in SPLITS}
+    present = {split: he for split, he in counts.items() if len(he)}
+
+    def here(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {split: values[split] for split in present}
+
+    return Design(
+        name=OWN,
+        positives={split: int(he.sum()) for split, he in present.items()},
+        negatives={split: int((~he).sum()) for split, he in present.items()},
+        auc=here(paper.auc),
+        reference_auc=here(paper.reference_auc),
+        sensitivity=here(paper.sensitivity),
+        specificity=here(paper.specificity),
+        volume=paper.volume,
+        age_sd=here(paper.age_sd),
+    )
+
+
+def designs(study: Study) -> list[Design]:
+    """The paper's design, and this run's where its sizes are others."""
+    cohort = study.read("cohort", "cohort.csv")[["patient_id", "split"]]
+    own = own_design(study.read("volumes", "labels.csv").merge(cohort, on="patient_id"))
+    paper = paper_design()
+    same = (own.positives, own.negatives) == (paper.positives, paper.negatives)
+    return [paper] if same else [paper, own]
+
+
+def _rows(table: pd.DataFrame, names: Mapping[str, Any]) -> pd.DataFrame:
+    for column, value in names.items():
+        table = table[table[column] == value]
+    return table
+
+
+def summary(covered: pd.DataFrame, sizes: pd.DataFrame, enough: pd.DataFrame) -> dict[str, Any]:
+    """What the book states, by design: {"paper": {...}, "own": {...}}, percentages of the errors included."""
+    named: dict[str, Any] = {}
+    for key, design in (("paper", PAPER), ("own", OWN)):
+        intervals, tests, differences = (_rows(table, {"design": design}) for table in (covered, sizes, enough))
+        if intervals.empty and tests.empty and differences.empty:
+            continue
+        found: dict[str, Any] = {"coverage": {}, "size": {}, "detectable": {}}
+        for row in intervals.to_dict("records"):
+            place = found["coverage"].setdefault(row["quantity"], {}).setdefault(row["cohort"], {})
+            place[row["method"]] = {
+                name: row[name]
+                for name in ("truth", "coverage", "mc_error", "exact", "missed_below", "missed_above", "verdict")
+            }
+        for row in tests.to_dict("records"):
+            place = found["size"].setdefault(row["test"], {})
+            place[row["setting"]] = {name: row[name] for name in ("size", "mc_error", "verdict")}
+        for row in differences.to_dict("records"):
+            place = found["detectable"].setdefault(row["cohort"], {})
+            place[f"{row['correlation']:g}"] = row["difference"]
+        as_meant = {"intervals": _rows(intervals, {"misuse": ""}), "tests": _rows(tests, {"misuse": ""})}
+        for name, table in as_meant.items():
+            counts = table["verdict"].value_counts()
+            found[name] = {"all": len(table), **{str(verdict): int(count) for verdict, count in counts.items()}}
+        named[key] = found
+    return named
+
+
+@stage("calibration")
+def run(study: Study) -> None:
+    """``coverage.csv``, ``size.csv``, ``power.csv`` and ``detectable.csv``."""
+    settings, seed, confidence = study.params.calibration, study.params.study.seed, study.params.statistics.confidence
+    parts: dict[str, list[pd.DataFrame]] = {"coverage": [], "size": [], "power": []}
+    for design in designs(study):
+        print(f"{design.name}: {', '.join(f'{cohort} {design.sizes(cohort)}' for cohort in design.cohorts)}")
+        parts["coverage"].append(
+            coverage(design, settings.replicates, settings.resamples, seed, confidence, settings.tolerance)
+        )
+        parts["size"].append(size(design, settings.replicates, seed, 1 - confidence, tolerance=settings.tolerance))
+        parts["power"].append(power(design, settings.power_replicates, seed, alpha=1 - confidence))
+    tables = {name: pd.concat(made, ignore_index=True) for name, made in parts.items()}
+    tables["detectable"] = detectable(tables["power"])
+    for name, table in tables.items():
+        write_csv(study.path("calibration", f"{name}.csv"), table)
+    study.record("calibration", summary(tables["coverage"], tables["size"], tables["detectable"]))
