@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from hepaper.published import SPLITS, load_published
-from hepaper.stats.simulate import Design, Reading, coverage, detectable, power, size
+from hepaper.published import SPLIT_NAMES, SPLITS, load_published
+from hepaper.stats.simulate import VERDICTS, Design, Reading, coverage, detectable, power, size
 from hepaper.study import Study, stage, write_csv
 
 BEST, REFERENCE = "ViT-1:2", "ViT-1:4"  # whose published values are the simulations' truths
@@ -141,3 +141,76 @@ def run(study: Study) -> None:
     for name, table in tables.items():
         write_csv(study.path("calibration", f"{name}.csv"), table)
     study.record("calibration", summary(tables["coverage"], tables["size"], tables["detectable"]))
+
+
+# ---------------------------------------------------------------- tables of the notebook
+
+
+def _named(table: pd.DataFrame, what: str, rate: pd.Series) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "Sizes of": table["design"],
+            "What": what,
+            "": table["label"],
+            "Errs (%)": [f"{100 * r:.1f} ± {100 * e:.1f}" for r, e in zip(rate, table["mc_error"], strict=True)],
+            "Verdict": table["verdict"],
+            "Why": table["misuse"],
+        }
+    )
+
+
+def _errors(covered: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
+    """Intervals and tests in one table, with how often each errs."""
+    cohort = covered["cohort"].str.replace("_", " ")
+    intervals = covered.assign(label=covered["method"] + ": " + covered["quantity"] + ", " + cohort)
+    tests = sizes.assign(label=sizes["test"] + ": " + sizes["setting"])
+    both = [_named(intervals, "interval", 1 - intervals["coverage"]), _named(tests, "test", tests["size"])]
+    return pd.concat(both, ignore_index=True)
+
+
+def verdict_table(covered: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
+    """How many intervals and tests hold, used as they are meant; a row a design and kind, a column a verdict."""
+    meant = _errors(covered, sizes)
+    meant = meant[meant["Why"] == ""]
+    counts = pd.crosstab([meant["Sizes of"], meant["What"]], meant["Verdict"])
+    shown = counts.reindex(columns=list(VERDICTS), fill_value=0).reset_index()
+    shown.columns.name = None
+    return shown
+
+
+def failing_table(covered: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
+    """Intervals and tests that do not err as often as they say although used as they are meant, ± the Monte Carlo error."""
+    shown = _errors(covered, sizes)
+    shown = shown[(shown["Why"] == "") & shown["Verdict"].isin(("too liberal", "conservative"))]
+    return shown.drop(columns="Why").reset_index(drop=True)
+
+
+def misuse_table(covered: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
+    """Intervals and tests used where they do not belong, what is wrong there, and what it does."""
+    shown = _errors(covered, sizes)
+    return shown[shown["Why"] != ""].reset_index(drop=True)
+
+
+def detectable_table(enough: pd.DataFrame) -> pd.DataFrame:
+    """The smallest difference of two AUCs found in four of five studies: a row a cohort, a column a correlation."""
+    shown = enough.assign(
+        text=[
+            f"> {largest:.3f}" if pd.isna(difference) else f"{difference:.3f}"
+            for difference, largest in zip(enough["difference"], enough["largest"], strict=True)
+        ],
+        column=[f"Correlation {value:g}" for value in enough["correlation"]],
+        Cohort=enough["cohort"].map(SPLIT_NAMES).fillna(enough["cohort"]),
+    )
+    order = list(dict.fromkeys(shown["column"]))
+    wide = shown.pivot_table(
+        index=["design", "Cohort", "sizes"], columns="column", values="text", aggfunc="first", sort=False
+    )[order].reset_index()
+    wide.columns.name = None
+    return wide.rename(columns={"design": "Sizes of", "sizes": "Patients"})
+
+
+def simulated(study: Study) -> dict[str, pd.DataFrame]:
+    """The stage's tables: coverage, size, power, detectable."""
+    names = ("coverage", "size", "power", "detectable")
+    # a method that belongs where it is used has nothing written under misuse
+    return {name: study.read("calibration", f"{name}.csv").fillna({"misuse": ""}) for name in names}

@@ -88,7 +88,7 @@ class TrainingParams(Section):
     mirror_axes: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)  # z, y, x: which way patches are mirrored in training
     mirror: bool = True  # mirroring test-time augmentation, along the same axes
     tile_step: Annotated[float, Field(gt=0, le=1)] = 0.5
-    whole_scan: bool = False  # one tile over the whole head, for networks that work on any size
+    whole_slices: bool = False  # tiles as wide as the head, for networks that work on any size
     smallest_component_ml: Annotated[float, Field(ge=0)] = 0.1  # predicted islands below this are noise
 
 
@@ -134,8 +134,9 @@ class AugmentationParams(Section):
     channel_multipliers: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 3, 4)
     res_blocks: Positive = 2  # residual blocks a level
     token_channels: tuple[Positive, Positive] = (320, 512)  # of the two tokenized KAN levels
+    norm_groups: Positive = 32  # of channels that are normalised together
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    kan_block: Literal["released", "paper"] = "released"  # released: one KAN layer, no residual, no depthwise conv
+    kan_block: Literal["released", "ukan"] = "released"  # released: one KAN layer, no residual, no depthwise conv
     timesteps: Positive = 1000
     beta_start: PositiveFloat = 1e-4
     beta_end: PositiveFloat = 0.02

@@ -140,7 +140,7 @@ STAGES = (
         "reader_study",
         "10_reader_study",
         "reader_study",
-        ("roi", "volume", "augmentation", "quality"),
+        ("roi", "volume", "augmentation"),
         ("reader_study", "study.seed"),
         ("reader_study",),
         ("figures", "tables"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import signal, stats
 
+from hepaper.published import load_published
 from hepaper.segmentation import compare
 from hepaper.segmentation.metrics import TOLERANCE_MM, dice, hd95
 from hepaper.segmentation.networks import patches
@@ -225,3 +226,241 @@ def test_a_slice_too_many_and_a_pixel_too_wide() -> None:
     assert taller.sum() / truth.sum() == pytest.approx(1.25)
     assert wider.sum() / truth.sum() == pytest.approx((21 / 20) ** 2, rel=0.01)
     says("05_segmentation", "HD95 is 5 mm", "$(21/20)^2 = 1.1025$", "an HD95 of 0.5 mm")
+
+
+# ----------------------------------------------------------------------------------- answers of the augmentation chapter
+
+
+def test_the_augmentation_chapter_has_its_examples() -> None:
+    """Oracle: the number of blocks."""
+    assert len(blocks("08_augmentation")) == 6
+
+
+@pytest.mark.parametrize(
+    ("block", "right", "wrong"),
+    [
+        (0, "np.sqrt(1 - b) * x", "(1 - b) * x"),  # a signal that shrinks twice as fast
+        (1, "noise[t] / variance", "0.98 * noise[t] / variance"),  # a predictor that is 2 % short
+        (1, "h / (2 * h_before)", "h / h_before"),  # twice the slope
+        (1, "range(999, 0, -50)", "range(999, 0, -10)"),  # many steps even in time keep the texture
+        (2, "(1, 2, 3)", "(1, 2)"),  # quadratic bumps
+        (4, "noisy / 2", "noisy.mean(axis=1, keepdims=True) * np.ones(3) / 2"),  # grey after all
+    ],
+)
+def test_the_augmentation_examples_can_fail(block: int, right: str, wrong: str) -> None:
+    """Oracle: broken forms, each of which an assertion must see."""
+    code = blocks("08_augmentation")[block]
+    assert right in code
+    with pytest.raises(AssertionError):
+        run(code.replace(right, wrong))
+
+
+def test_texture_that_the_last_leap_leaves() -> None:
+    """Oracle: Gaussian conditioning, and the paper's noise schedule."""
+    kept = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    ratio = np.sqrt((1 - kept) / kept)[range(999, 0, -50)[-1]]
+    assert f"{ratio:.3f}" == "0.173"
+    v, q = 0.1**2, ratio**2
+    assert (round(v + q, 2), round(math.sqrt(v + q), 2), round(v / (v + q), 2)) == (0.04, 0.2, 0.25)
+    assert round(v / math.sqrt(v + q), 2) == 0.05
+    assert 0.1 / 2 * 80 == 4
+    says("08_augmentation", "a ratio of 0.1. At 0.173", "0.05, or 2 HU")
+
+
+def test_two_kan_layers_multiply() -> None:
+    """Oracle: the identity of the answer."""
+    x, y = np.random.default_rng(0).normal(size=(2, 50))
+    np.testing.assert_allclose(((x + y) ** 2 - (x - y) ** 2) / 4, x * y, atol=1e-12)
+    says("08_augmentation", "a quarter of the difference of their squares")
+
+
+def test_parameters_of_the_released_network() -> None:
+    """Oracle: the networks themselves."""
+    import torch
+
+    from hepaper.augmentation import KANLinear, UKANUNet2DModel
+
+    with torch.device("meta"):
+        colour, grey = UKANUNet2DModel(in_channels=3, out_channels=3), UKANUNet2DModel()
+    kan = sum(w.numel() for m in colour.modules() if isinstance(m, KANLinear) for w in m.parameters())
+    total = colour.num_parameters()
+    assert (f"{total:,}", f"{grey.num_parameters():,}") == ("26,871,811", "26,869,505")
+    assert (total - grey.num_parameters(), f"{kan:,}", round(100 * kan / total)) == (2306, "4,669,440", 17)
+    says("08_augmentation", "26,871,811", "26,869,505", "2306 together", "= 4,669,440 parameters, or 17 %")
+
+
+def test_balance_raises_the_odds() -> None:
+    """Oracle: Bayes' rule for another prior."""
+
+    def score(he: int) -> str:
+        odds = 0.2 / 0.8 * he / 654
+        return f"{odds / (1 + odds):.2f}"
+
+    assert (score(654), score(654 + 2001), score(654 + 674)) == ("0.20", "0.50", "0.34")
+    assert (f"{2655 / 654:.2f}", f"{0.25 * 2655 / 654:.2f}") == ("4.06", "1.01")
+    says("08_augmentation", "2655/654 = 4.06", "a score of 0.50. (With 674 more: 0.34.)")
+
+
+# ---------------------------------------------------------------------------------------- answers of the quality chapter
+
+
+def test_the_quality_chapter_has_its_examples() -> None:
+    """Oracle: the number of blocks."""
+    assert len(blocks("09_quality")) == 4
+
+
+@pytest.mark.parametrize(
+    ("block", "right", "wrong"),
+    [
+        (0, "size=(2, size, 32)", "size=(2, size, 30)"),  # a bias that is not 592/n
+        (0, "[rng", "[np.array([[[0.0]], [[0.5]]]) + rng"),  # two sets that differ
+        (1, "sure[::K]), 1)", "sure[::3]), 1)"),  # more than one class
+        (2, "0.3 * timid", "timid"),  # a good generator
+        (2, "3 * wild", "wild"),
+        (3, "copies = train + 0.05", "copies = new + 0.05"),  # nothing is copied
+        (3, "memorisation(new, train", "memorisation(copies, train"),
+    ],
+)
+def test_the_quality_examples_can_fail(block: int, right: str, wrong: str) -> None:
+    """Oracle: changed inputs, which an assertion must see."""
+    code = blocks("09_quality")[block]
+    assert right in code
+    with pytest.raises(AssertionError):
+        run(code.replace(right, wrong))
+
+
+def test_bias_of_the_frechet_distance() -> None:
+    """Oracle: the closed form for Gaussians of one dimension, (mean difference)² + (SD difference)², by simulation; and
+    the mean of the first term over draws."""
+    n, d = 400, 3
+    a, b = np.random.default_rng(0).normal(size=(2, 20_000, n, 1))
+    gap = np.square(a.mean(axis=1) - b.mean(axis=1)) + np.square(a.std(axis=1, ddof=1) - b.std(axis=1, ddof=1))
+    assert gap.mean() == pytest.approx(1 * (1 + 5) / (2 * n), rel=0.03)
+    a, b = np.random.default_rng(1).normal(size=(2, 5_000, n, d))
+    assert np.square(a.mean(axis=1) - b.mean(axis=1)).sum(axis=1).mean() == pytest.approx(2 * d / n, rel=0.05)
+    assert (32 * (32 + 5) / 2, f"{2048 * 2053 / 2e6:.1f}") == (592, "2.1")
+    says("09_quality", "$d\\,(d + 5)/(2n)$", "$592/n$", "the term is $2d/n$", "about 2.1 million")
+
+
+def test_what_the_paper_says_about_its_sets() -> None:
+    """Oracle: the published numbers, and arithmetic."""
+    paper = load_published()["augmentation"]
+    fid, score, images = paper["fid"], paper["inception_score"], paper["images"]
+    made = {name: images[name]["synthetic_he"] for name in fid}
+    assert made == {"UKAN-Semibalanced": 674, "UKAN-Balanced": 2001}
+    assert (fid["UKAN-Semibalanced"], fid["UKAN-Balanced"]) == (38.744, 36.856)
+    real, half, full = score["Real-Imbalanced"], score["UKAN-Semibalanced"], score["UKAN-Balanced"]
+    assert (real, half, full, round(100 * (real - full) / (real - 1))) == (2.137, 1.998, 1.961, 15)
+    shares = [(n / (654 + n)) ** 2 for n in (674, 2001)]
+    assert [f"{share:.2f}" for share in shares] == ["0.26", "0.57"]
+    assert f"{shares[1] / shares[0]:.1f}" == "2.2"
+    endless, slope = np.linalg.solve([[1, 1 / 100], [1, 1 / 200]], [12, 8])
+    assert (endless, slope) == pytest.approx((4, 800))
+    says("09_quality", "2.137", "1.998 and then 1.961", "15 % below", "674 and 2001", "38.744 and 36.856")
+    says("09_quality", "squared 0.26 and 0.57", "2.2 times as far", "$b = 800$ and $d_\\infty = 4$")
+
+
+def test_nothing_copied_and_yet_near() -> None:
+    """Oracle: simulation of exchangeable distances."""
+    draws = np.random.default_rng(0).random((20_000, 250))
+    below = (draws[:, 50:] < draws[:, :50].min(axis=1, keepdims=True)).sum(axis=1)
+    assert below.mean() == pytest.approx(200 / 51, rel=0.05)
+    assert (below == 0).mean() == pytest.approx(50 / 250, rel=0.05)
+    says("09_quality", "200/51 = 3.9 do", "50/250, or 20 %")
+
+
+# ----------------------------------------------------------------------------------- answers of the reader-study chapter
+
+
+def test_the_reader_chapter_has_its_examples() -> None:
+    """Oracle: the number of blocks."""
+    assert len(blocks("10_reader_study")) == 3
+
+
+@pytest.mark.parametrize(
+    ("block", "right", "wrong"),
+    [
+        (0, "p(300, *quality)", "p(200, *quality)"),
+        (1, "image + 0.5 *", "0.5 *"),  # ratings without anything in common
+        (1, ".mean(axis=1), made.mean(axis=1)", ".ravel(), made.ravel()"),
+        (2, "false_alarms=7", "false_alarms=24"),  # a reader who guesses
+        (2, "[7, 93]", "[15, 85]"),
+    ],
+)
+def test_the_reader_examples_can_fail(block: int, right: str, wrong: str) -> None:
+    """Oracle: changed inputs, which an assertion must see."""
+    code = blocks("10_reader_study")[block]
+    assert right in code
+    with pytest.raises(AssertionError):
+        run(code.replace(right, wrong))
+
+
+def test_the_published_table_in_the_reader_chapter() -> None:
+    """Oracle: the published numbers, and arithmetic."""
+    table = load_published()["table2"]
+    for scale in ("quality", "authenticity"):
+        means, sds, high = (table[scale][name] for name in ("mean", "sd", "score_3_or_more"))
+        for origin in ("real", "synthetic"):
+            says("10_reader_study", f"{means[origin]} ± {sds[origin]:.2f} |", f"| {high[origin]} of 300 |")
+        says("10_reader_study", f"{table[scale]['p_value']}", f"{table[scale]['icc']}")
+    weights = [round(300 / (1 + 2 * table[scale]["icc"])) for scale in ("quality", "authenticity")]
+    correct = table["identification"]["correct"]
+    assert (weights, correct) == ([118, 114], {"real": 93, "synthetic": 24})
+    says(
+        "10_reader_study", "weigh like 118 and 114", "| 93 of 100 | 24 of 100 |", "of the 31 images", "0.719 in Table 2"
+    )
+
+
+def test_ratings_that_weigh_less() -> None:
+    """Oracle: the variance of the mean of correlated ratings, by simulation."""
+    rng = np.random.default_rng(0)
+    ratings = rng.normal(size=(20_000, 20, 1)) + 0.5 * rng.normal(size=(20_000, 20, 3))
+    rho = 1 / 1.25
+    assert 1.25 / ratings.mean(axis=(1, 2)).var() == pytest.approx(60 / (1 + 2 * rho), rel=0.05)
+
+
+def test_a_neutral_reader() -> None:
+    """Oracle: the normal distribution."""
+    assert f"{stats.norm.cdf(0.75 / 2):.0%}" == "65%"
+    assert (24 + 93) / 2 == 58.5
+    for d_prime, criterion, hits, alarms in ((0.75, 0, 0.65, 0.35), (0.75, 1.07, 0.24, 0.07)):
+        z_hit, z_alarm = d_prime / 2 - criterion, -d_prime / 2 - criterion
+        assert (stats.norm.cdf(z_hit), stats.norm.cdf(z_alarm)) == pytest.approx((hits, alarms), abs=0.006)
+    says("10_reader_study", "65 % of either kind", "or 58.5 % on average")
+
+
+def test_low_ratings_are_not_chance() -> None:
+    """Oracle: SciPy's exact test."""
+    low = load_published()["table2"]["quality"]["score_2_or_less"]
+    assert low == {"real": 0, "synthetic": 3 * 13}
+    assert f"{stats.fisher_exact([[13, 87], [0, 100]]).pvalue:.4f}" == "0.0002"
+    says("10_reader_study", "39 of 300", "p = 0.0002", "one in eight")
+
+
+def test_readers_who_agree() -> None:
+    """Oracle: statsmodels' kappa of calls that are made to disagree as often."""
+    from hepaper.stats import fleiss_kappa
+
+    share = (24 + 7) / 200
+    chance = 2 * share * (1 - share)
+    assert (share, f"{chance:.0%}", f"{(1 - 0.719) * chance:.0%}") == (0.155, "26%", "7%")
+    calls = np.zeros((10_000, 2), int)  # pairs: 7.36 % differ, and 15.5 % of the calls are yes
+    differ, yes = round(1e4 * 0.281 * chance), round(2e4 * share)
+    calls[:differ, 0] = 1
+    calls[differ : differ + (yes - differ) // 2] = 1
+    assert fleiss_kappa(calls) == pytest.approx(0.719, abs=0.001)
+    says("10_reader_study", "0.155 \\cdot 0.845 = 26$ %", "$(1 - 0.719) \\cdot 26 = 7$ %")
+
+
+def test_equivalence_by_hand() -> None:
+    """Oracle: arithmetic on the published numbers; the package's own verdict."""
+    from hepaper.reader_study.analysis import _verdict
+
+    quality = load_published()["table2"]["quality"]
+    gap = quality["mean"]["synthetic"] - quality["mean"]["real"]
+    error = math.hypot(*quality["sd"].values()) / 10
+    ends = [gap + sign * stats.norm.ppf(level) * error for level in (0.975, 0.95) for sign in (-1, 1)]
+    assert (f"{error:.3f}", f"{ends[2]:.2f}", f"{ends[3]:.2f}") == ("0.098", "-0.29", "0.03")
+    limits = (ends[0], ends[2], ends[3], ends[1])
+    assert [_verdict(*limits, 0, margin) for margin in (0.5, 0.25)] == ["equivalent", "undecided"]
+    says("10_reader_study", "= 0.098$", "from −0.29 to 0.03")

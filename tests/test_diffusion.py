@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -108,6 +109,7 @@ def test_cosine_agrees_with_torch() -> None:
         scheduler.step()
 
 
+@hypothesis_settings(deadline=None)
 @given(epochs=st.integers(1, 400), schedule=st.sampled_from(["cosine", "warmup_cosine"]))
 def test_rates_of_any_length(epochs: int, schedule: str) -> None:
     """Oracle: one positive rate an epoch, the first the params'; never above it, or the released code's peak."""
@@ -172,6 +174,7 @@ def test_noise_must_cover_the_image() -> None:
         noise_schedule(PAPER.model_copy(update={"timesteps": 100}))
 
 
+@hypothesis_settings(deadline=None)
 @given(steps=st.integers(1, 1000))
 def test_sampling_steps_differ_and_span(steps: int) -> None:
     """Oracle: as many as asked for, each a training step, noisiest first, from the last to the first one."""
@@ -368,6 +371,7 @@ def test_optimizer_gets_the_params(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert max(length for _, _, length in seen) == pytest.approx(1e-3, rel=1e-3)
 
 
+@hypothesis_settings(deadline=None)
 @given(count=st.integers(1, 70), timesteps=st.integers(1, 1000), seed=st.integers(0, 2**32))
 def test_noise_levels_are_spread_over_the_batch(count: int, timesteps: int, seed: int) -> None:
     """Oracle: one level in each of ``count`` equal parts, all within the steps."""
@@ -525,6 +529,17 @@ def test_ddim_is_ddim() -> None:
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmsolver++"])
+def test_images_on_the_way_are_clipped(sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: windowed images lie in [-1, 1]: so does every image predicted on the way, and some need the clipping."""
+    drawer = exact_sampler(sampler, 10, sd=0.8)
+    step, seen = drawer.scheduler.step, []
+    monkeypatch.setattr(drawer.scheduler, "step", lambda clean, *a, **b: (seen.append(clean), step(clean, *a, **b))[1])
+    drawer.draw([0, 1], 0)
+    assert len(seen) == 10
+    assert max(float(clean.abs().max()) for clean in seen) == 1
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmsolver++"])
 def test_an_image_depends_on_its_seed_and_number_only(one: Path, sampler: str) -> None:
     """Oracle: images drawn one by one, in fours and backwards: equal to one grey level of the PNG; another seed's
     and other numbers' images are others."""
@@ -597,16 +612,20 @@ def test_noise_is_learned(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_one_image_is_learned_and_drawn(tmp_path: Path) -> None:
-    """Oracle: the data: trained on one mirror-symmetric image, samplers draw that disc and no other, from any seed.
+    """Oracle: the data: trained on one mirror-symmetric image, every sampler draws that image, from any seed; the error
+    of the best plain grey is twice what is allowed.
 
-    By correlation: after a training this short, brightness still drifts on the way from noise to image."""
-    disc, other = toy(1), toy(1).roll(8, 3)
-    settings = TINY.model_copy(update={"epochs": 60, "batch_size": 8, "dropout": 0.0, "learning_rate": 2e-3})
+    Channels are normalised in four groups: 32 groups of these 32 channels would normalise each by itself, and a network
+    that does so cannot know how bright an image is."""
+    disc = toy(1)
+    settings = TINY.model_copy(
+        update={"epochs": 40, "batch_size": 8, "dropout": 0.0, "learning_rate": 2e-3, "norm_groups": 4}
+    )
     train(disc.repeat(64, 1, 1, 1), rows(64), settings, 0, tmp_path, "cpu")
+    plain = float((disc - disc.median()).abs().mean())
     for sampler, steps in (("ddim", 20), ("dpmsolver++", 20), ("ddpm", 100)):
-        for drawn in Sampler(tmp_path / "model", sampler, steps, "cpu").draw(range(3), 0):
-            assert np.corrcoef(drawn.ravel(), disc.numpy().ravel())[0, 1] > 0.9
-            assert np.corrcoef(drawn.ravel(), other.numpy().ravel())[0, 1] < 0.8
+        drawn = Sampler(tmp_path / "model", sampler, steps, "cpu").draw(range(4), 0) * 2 - 1
+        assert np.abs(drawn - disc[0, 0].numpy()).mean() < plain / 2
 
 
 def test_sampler_mistakes(tmp_path: Path, one: Path) -> None:

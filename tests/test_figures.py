@@ -118,7 +118,11 @@ def test_all_figures_are_drawn_here(drawn):
         "benchmark_curves", "benchmark_scores", "network_differences", "overlay_grid", "dice_by_group",
         "bland_altman_plot", "learning_rate_effect", "dice_iou_plane",
     }  # fmt: skip
-    functions = {name for name in figures.__all__ if callable(getattr(figures, name))} - {"save_figure"} - own_file
+    own_module = ("hepaper.figures.augmentation", "hepaper.figures.reader_study", "hepaper.figures.calibration_sim")
+    functions = {
+        name for name in figures.__all__
+        if callable(getattr(figures, name)) and getattr(figures, name).__module__ not in own_module
+    } - {"save_figure"} - own_file  # fmt: skip
     assert own_file <= set(figures.__all__)
     assert len(drawn) >= len(functions)
 

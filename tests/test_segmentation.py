@@ -740,11 +740,11 @@ def test_what_the_network_finds_lands_where_it_was(toy: Study, trained: Study, m
     assert spacing == [5.0, 2.0, 2.0]
 
 
-def test_whole_scan_is_one_tile(toy: Study, trained: Study) -> None:
+def test_tiles_of_whole_slices(toy: Study, trained: Study) -> None:
     """Oracle: the network itself, fed the whole normalised head at once (padded with 0, nnU-Net's padding, to a multiple
-    of the strides): the same voxels. A network of one size keeps its patch whatever is asked."""
+    of the strides): the same voxels, as the head has no more slices than the patch. A deeper one is tiled in depth."""
     network = Segmenter(
-        trained.path(*FULL, "model"), "cpu", mirror=False, tile_step=1.0, whole_scan=True, smallest_component_ml=0
+        trained.path(*FULL, "model"), "cpu", mirror=False, tile_step=1.0, whole_slices=True, smallest_component_ml=0
     )
     values, _ = make_head((13, 60, 52), (slice(4, 8), slice(14, 24), slice(12, 24)), seed=3)
     found = images.array(network.segment(make_image(values, (5.0, 2.0, 2.0))))
@@ -764,6 +764,9 @@ def test_whole_scan_is_one_tile(toy: Study, trained: Study) -> None:
     tile = network.predictor.configuration_manager.patch_size
     assert list(tile) == [n + a for n, a in zip(data.shape[2:], (z0 + z1, y0 + y1, x0 + x1), strict=True)]
     assert tile != [16, 32, 32]
+    deep, _ = make_head((40, 60, 52), (slice(4, 8), slice(14, 24), slice(12, 24)), seed=3)
+    network.segment(make_image(deep, (5.0, 2.0, 2.0)))
+    assert list(network.predictor.configuration_manager.patch_size)[0] == 16
 
 
 def test_missing_model_is_named(tmp_path: Path) -> None:

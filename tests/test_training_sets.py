@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hepaper.augmentation.sets import COLUMNS, SETS, build_sets, check_set, needed, read_set, write_sets
@@ -53,6 +53,7 @@ def test_the_papers_numbers() -> None:
     assert needed(654, 2655) == (674, 2001)
 
 
+@settings(deadline=None)
 @given(he=counts, nhe=counts)
 def test_needed_is_the_least_that_reaches_the_ratio(he: int, nhe: int) -> None:
     """Oracle: the ratios themselves: reached, and missed with one image fewer; nothing where they held before."""
@@ -156,6 +157,7 @@ def test_no_set_breaks_the_rule(study: Study, row: int, change: dict, message: s
         read_set(study, "ukan_balanced")
 
 
+@settings(deadline=None)
 @given(moved=st.lists(st.integers(0, 5), min_size=1, unique=True), place=st.integers(0, 26))
 def test_any_validation_roi_is_found(tmp_path_factory: pytest.TempPathFactory, moved: list[int], place: int) -> None:
     """Oracle: rows of validation patients, claimed to be of training, anywhere in the set."""

@@ -171,7 +171,7 @@ def test_time_steps() -> None:
     np.testing.assert_allclose(got[:, 1::2], np.cos(angles), atol=1e-5)
 
 
-@pytest.mark.parametrize("kan_block", ["released", "paper"])
+@pytest.mark.parametrize("kan_block", ["released", "ukan"])
 def test_saved_and_loaded(tmp_path: Path, kan_block: str) -> None:
     """Oracle: the network that was saved: same numbers, same configuration; the file is a safetensors one."""
     network = tiny(kan_block=kan_block, attention_levels=(1,), in_channels=3)
@@ -254,7 +254,7 @@ def test_initial_values() -> None:
     """Oracle: the official initialisation: Xavier's bounds, the gains of 1e-5, He's by fan-out, and 0.02."""
     torch.manual_seed(0)
     network = UKANUNet2DModel(
-        base_channels=16, channel_multipliers=(2, 2), token_channels=(64, 96), kan_block="paper", attention_levels=(0,)
+        base_channels=16, channel_multipliers=(2, 2), token_channels=(64, 96), kan_block="ukan", attention_levels=(0,)
     )
     weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
 
@@ -319,7 +319,7 @@ def test_paper_block() -> None:
     expected = tokens + y + block.temb_proj(temb)[:, None]
     torch.testing.assert_close(block(tokens, image, temb), expected, atol=1e-5, rtol=1e-5)
     with torch.device("meta"):
-        whole, released = UKANUNet2DModel(kan_block="paper"), UKANUNet2DModel()
+        whole, released = UKANUNet2DModel(kan_block="ukan"), UKANUNet2DModel()
     more = sum(2 * 10 * c * c + 3 * (9 * c + c + 2 * c) for c in (320, 512, 320))
     assert whole.num_parameters() == released.num_parameters() + more
 
@@ -379,7 +379,7 @@ def test_nothing_left_to_normalise() -> None:
     assert bool(network(x, 0).sample.isfinite().all())
 
 
-@pytest.mark.parametrize("kan_block", ["released", "paper"])
+@pytest.mark.parametrize("kan_block", ["released", "ukan"])
 def test_every_weight_learns(kan_block: str) -> None:
     """Oracle: a weight without gradient would be one that the network does not use; the time table is frozen."""
     network = tiny(kan_block=kan_block, attention_levels=(0, 1)).train()
@@ -395,7 +395,7 @@ def test_every_weight_learns(kan_block: str) -> None:
 
 def test_memory_layout_and_batch() -> None:
     """Oracle: the same numbers, whatever the order of memory and whoever else is in the batch."""
-    network = tiny(kan_block="paper", attention_levels=(1,)).double()
+    network = tiny(kan_block="ukan", attention_levels=(1,)).double()
     x = torch.randn(3, 1, 16, 16, dtype=torch.float64)
     steps = torch.tensor([1, 9, 18])
     expected = network(x, steps).sample
@@ -434,7 +434,7 @@ def test_autocast() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kan_block": "published"}, "kan_block 'published': choose released or paper"),
+        ({"kan_block": "published"}, "kan_block 'published': choose released or ukan"),
         ({"base_channels": 7}, "base_channels 7: it must be even"),
         ({"channel_multipliers": ()}, "channel_multipliers"),
         ({"token_channels": (320,)}, "token_channels .320,.: give the widths of 2"),

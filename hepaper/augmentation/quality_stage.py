@@ -19,7 +19,6 @@ import torch
 from hepaper.augmentation import dataset, quality, sets
 from hepaper.augmentation.features import Extractor, choose
 from hepaper.augmentation.stage import MODEL, load_synthetic
-from hepaper.errors import HepaperError
 from hepaper.parallel import progress
 from hepaper.study import Study, stage, whole_file, write_csv, write_json
 
@@ -46,24 +45,23 @@ def _pictures(study: Study, table: pd.DataFrame) -> np.ndarray:
     return ((batch[:, 0] + 1) / 2).clamp(0, 1).numpy()
 
 
-def held_out(study: Study) -> pd.DataFrame:
-    """The external patients' ROI images with expansion: patient_id, image.
+def held_out(study: Study) -> tuple[pd.DataFrame, str]:
+    """Real ROI images that the generator has not learnt from (patient_id, image), and what they are in words.
 
-    Raises
-    ------
-    HepaperError
-        If there are too few to compare with.
+    The external patients' with expansion. Where there are fewer than two such patients, the training patients' without
+    expansion: not the same kind of image, but real, and never shown to the generator.
     """
     rois = study.read("rois", "rois.csv")
     labels = study.read("volumes", "labels.csv").set_index("patient_id")["he"]
     expanding = labels.reindex(rois["patient_id"]).fillna(False).astype(bool).to_numpy()
     table = rois[(rois["split"] != "train") & expanding].reset_index(drop=True)
-    if table["patient_id"].nunique() < 4:
-        raise HepaperError(
-            f"{table['patient_id'].nunique()} external patient(s) with expansion: too few to judge synthetic images by; "
-            "four are needed"
-        )
-    return table[["patient_id", "image"]]
+    what = "external patients with expansion"
+    if table["patient_id"].nunique() < 2:
+        training = dataset.training_rois(study)
+        table = training[training["label"] == 0].reset_index(drop=True)
+        what = "training patients without expansion, for want of two external ones with it"
+    words = f"{len(table)} real images of {table['patient_id'].nunique()} {what}"
+    return table[["patient_id", "image"]], words
 
 
 def _names(extractor: Extractor) -> dict[str, str]:
@@ -86,7 +84,7 @@ def run(study: Study) -> None:
     folder = study.path(*FOLDER)
     training = dataset.training_rois(study)
     real = training[training["label"] == 1].reset_index(drop=True)
-    outside = held_out(study)
+    outside, reference = held_out(study)
     extractor = choose(
         settings.features,
         Path(settings.inception_weights) if settings.inception_weights else None,
@@ -95,7 +93,11 @@ def run(study: Study) -> None:
         seed,
         device=study.params.study.device,
     )
-    pictures = {"real": _pictures(study, real), "held_out": _pictures(study, outside), "synthetic": load_synthetic(study)}
+    pictures = {
+        "real": _pictures(study, real),
+        "held_out": _pictures(study, outside),
+        "synthetic": load_synthetic(study),
+    }
     seen = {name: extractor.outputs(batch) for name, batch in pictures.items()}
     features = {name: outputs[0] for name, outputs in seen.items()}
     table = _by_set(study, extractor, seen, real, outside)
@@ -121,7 +123,7 @@ def run(study: Study) -> None:
     results: dict[str, Any] = {
         "features": extractor.label,
         "score": extractor.score_label,
-        "reference": f"{len(outside)} real images of {outside['patient_id'].nunique()} external patients with expansion",
+        "held_out": reference,
         "held_out_images": len(outside),
         "held_out_patients": int(outside["patient_id"].nunique()),
         "synthetic_images": len(pictures["synthetic"]),
@@ -220,7 +222,9 @@ def _settings(study: Study, extractor: Extractor, reference: np.ndarray, patient
     def kernel(x: np.ndarray) -> np.ndarray:
         return quality.kid_draws(x, reference, codes, counts)
 
-    draws = [np.array([frechet(x, *pair) for pair in zip(*counts, strict=True)]) for x in progress(features, "comparing")]
+    draws = [
+        np.array([frechet(x, *pair) for pair in zip(*counts, strict=True)]) for x in progress(features, "comparing")
+    ]
     kernels = [kernel(x) for x in features]
     values = np.array([quality.frechet(x, reference) for x in features])
     table["value"] = values
@@ -245,7 +249,8 @@ def _drawn(study: Study, setting: str) -> tuple[np.ndarray, float, float]:
     count = study.params.quality.setting_images
     target = study.path(*FOLDER, "settings", f"{sampler.replace('+', 'p')}_{steps}.npz")
     if not target.is_file():
-        drawer = Sampler(study.path(*MODEL), sampler, int(steps), study.params.study.device)
+        precision = study.params.augmentation.mixed_precision
+        drawer = Sampler(study.path(*MODEL), sampler, int(steps), study.params.study.device, mixed_precision=precision)
         parts, seconds, size = [], 0.0, study.params.augmentation.sampling_batch
         for start in progress(range(0, count, size), f"drawing, {setting}"):
             started = time.perf_counter()
@@ -333,4 +338,3 @@ def distances(study: Study) -> dict[str, np.ndarray]:
     """Group -> distances to the nearest training image, as the stage left them."""
     table = study.read(*FOLDER, "distances.csv")
     return {str(name): part["distance"].to_numpy() for name, part in table.groupby("group", sort=False)}
-

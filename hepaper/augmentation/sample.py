@@ -75,7 +75,7 @@ class Sampler:
                     f"{model} holds no trained generator; run the augmentation stage of that study first"
                 )
             settings = AugmentationParams(**json.loads((model / ABOUT).read_text("utf-8"))["settings"])
-            self.network: Any = UKANUNet2DModel.from_pretrained(model).to(self.device).eval()
+            self.network: Any = UKANUNet2DModel.from_pretrained(model).to(self.device)
         else:
             self.network = model
         if settings is None:

@@ -20,7 +20,8 @@ def load_synthetic(study: Study, count: int | None = None) -> np.ndarray:
     pictures = []
     for name in study.read("augmentation", "synthetic.csv")["image"][:count]:
         with Image.open(study.path(name)) as image:
-            pictures.append(np.asarray(image.convert("L"), np.float32) / 255)
+            pixels = np.asarray(image, np.float32) / 255
+            pictures.append(pixels.mean(axis=-1) if pixels.ndim == 3 else pixels)
     return np.stack(pictures)
 
 
@@ -41,7 +42,7 @@ def run(study: Study) -> None:
     expanding = int(rois["label"].sum())
     extra = sets.needed(expanding, len(rois) - expanding)
     count = max(*extra, len(images))
-    Sampler(model, device=device).draw_to(folder / "synthetic", count, seed)
+    Sampler(model, device=device, mixed_precision=settings.mixed_precision).draw_to(folder / "synthetic", count, seed)
     synthetic = pd.DataFrame({"image": [f"augmentation/synthetic/{synthetic_name(index)}" for index in range(count)]})
     write_csv(folder / "synthetic.csv", synthetic)
     built = sets.build_sets(study, synthetic)

@@ -42,6 +42,7 @@ def build(settings: AugmentationParams) -> UKANUNet2DModel:
         channel_multipliers=settings.channel_multipliers,
         res_blocks=settings.res_blocks,
         token_channels=settings.token_channels,
+        norm_num_groups=settings.norm_groups,
         dropout=settings.dropout,
         kan_block=settings.kan_block,
         timesteps=settings.timesteps,

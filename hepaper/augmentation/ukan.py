@@ -248,7 +248,7 @@ class UKANUNet2DModel(ModelMixin, ConfigMixin):
     papers describe:
 
     - Its KAN block is one KAN layer on normalised tokens. U-KAN's paper has three of them, each followed by a depthwise
-      3x3 convolution, normalisation and activation, and a residual around all: ``kan_block="paper"``. (Normalised in
+      3x3 convolution, normalisation and activation, and a residual around all: ``kan_block="ukan"``. (Normalised in
       groups, with SiLU, like the rest of this network; the time is added as in the released block.)
     - It has no self-attention. The released constructor takes the levels that should have some (the scripts ask for
       level 2) and then forgets them: ``attention_levels=(2,)`` builds what was asked for, 27.6 million parameters
@@ -294,7 +294,7 @@ class UKANUNet2DModel(ModelMixin, ConfigMixin):
         res_blocks: int = 2,
         token_channels: tuple[int, int] = (320, 512),
         dropout: float = 0.15,
-        kan_block: Literal["released", "paper"] = "released",
+        kan_block: Literal["released", "ukan"] = "released",
         timesteps: int = 1000,
         attention_levels: tuple[int, ...] = (),
         norm_num_groups: int = 32,
@@ -333,7 +333,7 @@ class UKANUNet2DModel(ModelMixin, ConfigMixin):
         self.tail = nn.Sequential(_norm(width, groups), nn.SiLU(), last)
 
         first, second = token_channels
-        paper = kan_block == "paper"
+        paper = kan_block == "ukan"
         self.patch_embed3 = PatchEmbed(deepest, first)
         self.patch_embed4 = PatchEmbed(first, second)
         self.norm3 = nn.LayerNorm(first)
@@ -436,8 +436,8 @@ def _check(
         raise HepaperError(f"U-KAN channel_multipliers {tuple(channel_multipliers)}: give one, at least 1, a level")
     if len(token_channels) != 2 or min(token_channels) < 1:
         raise HepaperError(f"U-KAN token_channels {tuple(token_channels)}: give the widths of 2 levels of tokens")
-    if kan_block not in ("released", "paper"):
-        raise HepaperError(f"U-KAN kan_block '{kan_block}': choose released or paper")
+    if kan_block not in ("released", "ukan"):
+        raise HepaperError(f"U-KAN kan_block '{kan_block}': choose released or ukan")
     levels = len(channel_multipliers)
     if not set(attention_levels) <= set(range(levels)):
         raise HepaperError(f"U-KAN attention_levels {tuple(attention_levels)}: levels are 0 to {levels - 1}")

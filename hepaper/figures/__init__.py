@@ -12,6 +12,7 @@ from hepaper.figures.augmentation import (
     set_quality,
     training_sets,
 )
+from hepaper.figures.calibration_sim import coverage_forest, power_curves, rejection_rates
 from hepaper.figures.classification import confusion_matrices, metric_bars, roc_curves
 from hepaper.figures.cohort import distributions_vs_table1, flowchart
 from hepaper.figures.images import overlay_cases, phantom_gallery, roi_panel, slice_montage
@@ -45,6 +46,7 @@ __all__ = [
     "bspline_basis",
     "classifier_training_curve",
     "confusion_matrices",
+    "coverage_forest",
     "detection_plane",
     "dice_by_group",
     "dice_iou_by_split",
@@ -62,11 +64,13 @@ __all__ = [
     "overlay_cases",
     "overlay_grid",
     "phantom_gallery",
+    "power_curves",
     "quality_against_steps",
     "rated_images",
     "rating_distributions",
     "rating_effects",
     "real_and_synthetic",
+    "rejection_rates",
     "roc_curves",
     "roi_panel",
     "save_figure",

@@ -113,8 +113,8 @@ def forward_process(images: Sequence[NDArray], steps: Sequence[int], signal: Seq
             textcoords="offset points", ha="center", fontsize=9,
         )  # fmt: skip
         bar.barh([0, 0], [share, 1 - share], left=[0, share], height=1, color=[style.BLUE, style.PALE], linewidth=0)
-        bar.set(xlim=(0, 1), ylim=(-0.5, 0.5))
-        bar.axis("off")
+        bar.set(xlim=(0, 1), ylim=(-0.5, 0.5), xticks=[], yticks=[])
+        bar.spines[:].set_visible(False)
     return figure
 
 

@@ -158,22 +158,20 @@ def detection_plane(readers: pd.DataFrame, simulated: bool, published: bool = Fa
         Draw the paper's majority too.
     """
     _need(readers, "readers", ("reader", "hit_rate", "false_alarm_rate", "d_prime"))
-    figure = style.new_figure(7.2, 4.35 + 0.3 * simulated)
-    panel = figure.subplots()
-    panel.plot([0, 1], [0, 1], color=style.GREY, lw=1.2, ls=_DASHES)
+    figure = style.new_figure(7.2, 4.05 + 0.3 * simulated)
+    panel, beside = figure.subplots(1, 2, width_ratios=(1.35, 1))
+    beside.axis("off")
     grid = np.linspace(0, 1, 401)
-    for d_prime in (0.5, 1, 2, 3):
-        panel.plot(grid, norm.cdf(norm.ppf(grid) + d_prime), color=style.GREY, lw=0.8, alpha=0.7, zorder=1)
-        # where the curve meets the other diagonal, which is a criterion of 0
+    for d_prime, name in ((0, "chance"), (0.5, "d′ 0.5"), (1, "d′ 1"), (2, "d′ 2"), (3, "d′ 3")):
+        look = {"lw": 0.8, "alpha": 0.7} if d_prime else {"lw": 1.2, "ls": _DASHES}
+        panel.plot(grid, norm.cdf(norm.ppf(grid) + d_prime), color=style.GREY, zorder=1, **look)
+        # each label along its curve, at a criterion below 0, where few readers are
+        z_alarm, z_hit = 0.4 - d_prime / 2, 0.4 + d_prime / 2
+        slope = np.degrees(np.arctan2(norm.pdf(z_hit), norm.pdf(z_alarm)))
         panel.text(
-            norm.cdf(-d_prime / 2), norm.cdf(d_prime / 2), f"d′ {d_prime:g}", fontsize=8.5, color=style.GREY, ha="center",
-            va="center", rotation=45, rotation_mode="anchor", bbox={"facecolor": "white", "linewidth": 0, "pad": 1},
-            zorder=1.5,
+            norm.cdf(z_alarm), norm.cdf(z_hit), name, fontsize=8.5, color=style.GREY, ha="center", va="center",
+            rotation=slope, bbox={"facecolor": "white", "linewidth": 0, "pad": 0.8}, zorder=1.5,
         )  # fmt: skip
-    panel.text(
-        0.5, 0.5, "chance", fontsize=8.5, color=style.GREY, rotation=45, ha="center", va="center",
-        bbox={"facecolor": "white", "linewidth": 0, "pad": 1},
-    )  # fmt: skip
     handles, words = [], []
     single = readers[~readers["reader"].isin(["mean", "majority"])]
     marks = [
@@ -205,8 +203,9 @@ def detection_plane(readers: pd.DataFrame, simulated: bool, published: bool = Fa
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     panel.set_box_aspect(1)
-    figure.legend(
-        handles, words, loc="outside right center", title="Hits, false alarms, d′", alignment="left", labelspacing=0.8,
+    beside.legend(
+        handles, words, loc="center left", title="Hits, false alarms, d′", alignment="left", labelspacing=0.8,
+        borderaxespad=0,
     )  # fmt: skip
     _mark(figure, simulated)
     return figure

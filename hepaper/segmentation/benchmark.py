@@ -88,7 +88,9 @@ def train_all(study: Study, base: Path, validation: list[str]) -> None:
     after the other, each with all of it.
     """
     settings = study.params.benchmark
-    jobs = [(study, base, network, rate, validation) for rate in settings.learning_rates for network in settings.networks]
+    jobs = [
+        (study, base, network, rate, validation) for rate in settings.learning_rates for network in settings.networks
+    ]
     jobs.sort(key=lambda job: job[2] == "nnunet")  # the quickest last, so that no core waits long at the end
     alone = machine.device(study.params.study.device).type != "cpu"
     for_each(_train_one, jobs, "training and segmenting", 1 if alone else study.params.study.workers)

@@ -53,7 +53,7 @@ class Segmenter:
         The folder that :func:`hepaper.segmentation.train.train` wrote.
     device
         As in ``study.device``.
-    mirror, tile_step, whole_scan, smallest_component_ml
+    mirror, tile_step, whole_slices, smallest_component_ml
         As in ``segmentation`` of the params.
     """
 
@@ -63,7 +63,7 @@ class Segmenter:
         device: str = "auto",
         mirror: bool = True,
         tile_step: float = 0.5,
-        whole_scan: bool = False,
+        whole_slices: bool = False,
         smallest_component_ml: float = 0.1,
     ):
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -103,14 +103,15 @@ class Segmenter:
         self.smallest_component_ml = smallest_component_ml
         self.configuration = configuration
         strides = configuration.network_arch_init_kwargs["strides"]
+        self.patch = [int(n) for n in configuration.patch_size]
         self.multiple = [int(n) for n in np.prod(strides, axis=0)]
-        self.whole_scan = whole_scan and about["network"] in ANY_SIZE
+        self.whole_slices = whole_slices and about["network"] in ANY_SIZE
 
     @classmethod
     def of(cls, model: Path, settings: TrainingParams, device: str) -> Segmenter:
         """The network in ``model``, used as the params say."""
         return cls(
-            model, device, settings.mirror, settings.tile_step, settings.whole_scan, settings.smallest_component_ml
+            model, device, settings.mirror, settings.tile_step, settings.whole_slices, settings.smallest_component_ml
         )
 
     def segment(self, scan: sitk.Image) -> sitk.Image:
@@ -118,7 +119,7 @@ class Segmenter:
         values = images.array(scan).astype(np.float32)
         spacing = images.spacing(scan)
         box = head_box(values, spacing)
-        if self.whole_scan:
+        if self.whole_slices:
             self._fit_tile(values[box].shape, spacing)
         with contextlib.redirect_stdout(io.StringIO()), machine.autocast(self.predictor.device):
             found = self.predictor.predict_single_npy_array(values[box][None], {"spacing": list(spacing)})
@@ -127,10 +128,16 @@ class Segmenter:
         return images.like(remove_specks(mask, spacing, self.smallest_component_ml), scan)
 
     def _fit_tile(self, shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
-        """Make nnU-Net's tile as large as the scan will be at the network's spacing, so that one tile holds it."""
+        """Make nnU-Net's tile as wide as the scan will be at the network's spacing, and no deeper than the patch.
+
+        Across, fewer tiles cost less and the network sees the whole head. Deeper than in training it is not made:
+        instance normalisation would then average over more slices than the network has learnt with, which costs more
+        Dice than the tiles cost time.
+        """
         from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
         needed = compute_new_shape(shape, spacing, self.configuration.spacing)
         # twice the multiple at least: an instance norm needs more than one voxel at the bottom
         tile = [max(2 * step, -(-int(n) // step) * step) for n, step in zip(needed, self.multiple, strict=True)]
+        tile[0] = min(tile[0], self.patch[0])
         self.configuration.configuration["patch_size"] = tile

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from hepaper import images
-from hepaper.parallel import progress
+from hepaper import images, machine
+from hepaper.parallel import for_each
 from hepaper.preprocess import TIMEPOINTS, scan_path
 from hepaper.segmentation import benchmark, compare, dataset, refinement
 from hepaper.segmentation.metrics import case_metrics
@@ -17,6 +17,7 @@ from hepaper.segmentation.train import train
 from hepaper.study import Study, stage, write_csv
 
 FOLDER = ("segmentation", "full_scale")
+_AT_ONCE = 8  # scans
 
 
 def prediction_path(study: Study, patient_id: str, timepoint: str) -> Path:
@@ -47,17 +48,37 @@ def run(study: Study) -> None:
     cases = dataset.training_cases(study, cohort, settings.train_patients, refined=True)
     base = dataset.build(study, cases, folder / "nnunet", settings, [network])
     train(base, network, settings.learning_rate, folder, study.params.study.device)
-    trained = segmenter(study)
-    scans = [(patient, timepoint) for patient in cohort["patient_id"] for timepoint in TIMEPOINTS]
-    for patient, timepoint in progress(scans, "segmenting"):
-        target = prediction_path(study, patient, timepoint)
-        if not target.exists():
-            images.save_image(target, trained.segment(images.load_image(scan_path(study, patient, timepoint))))
+    segment_all(study, [str(patient) for patient in cohort["patient_id"]])
     metrics = evaluate(study, cohort, cases)
     write_csv(folder / "metrics.csv", metrics)
     by_split = compare.summarise(metrics, by=["split", "role"], seed=study.params.study.seed)
     write_csv(folder / "summary.csv", by_split)
     study.record("segmentation", _results(study, metrics, folder))
+
+
+def segment_all(study: Study, patients: list[str]) -> None:
+    """The masks of all scans of these patients that have none yet; on a CPU in several processes."""
+    scans = [(patient, timepoint) for patient in patients for timepoint in TIMEPOINTS]
+    missing = [scan for scan in scans if not prediction_path(study, *scan).exists()]
+    alone = machine.device(study.params.study.device).type != "cpu"
+    jobs = [(study, missing[start : start + _AT_ONCE]) for start in range(0, len(missing), _AT_ONCE)]
+    for_each(_segment, jobs, f"segmenting, {_AT_ONCE} scans a step", 1 if alone else study.params.study.workers)
+
+
+def _segment(study: Study, scans: list[tuple[str, str]]) -> None:
+    trained = _loaded(study.folder.resolve(), study)
+    for patient, timepoint in scans:
+        scan = images.load_image(scan_path(study, patient, timepoint))
+        images.save_image(prediction_path(study, patient, timepoint), trained.segment(scan))
+
+
+_in_memory: dict[Path, Segmenter] = {}  # of a worker process: loading takes as long as several scans
+
+
+def _loaded(folder: Path, study: Study) -> Segmenter:
+    if folder not in _in_memory:
+        _in_memory[folder] = segmenter(study)
+    return _in_memory[folder]
 
 
 def evaluate(study: Study, cohort: pd.DataFrame, cases: dict[str, tuple[Path, Path]]) -> pd.DataFrame:

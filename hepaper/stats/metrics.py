@@ -59,8 +59,8 @@ def proportion_limits(
         raise HepaperError("count: expected numbers from 0 to the total")
     low, high = proportion_confint(counts, totals, alpha=1 - _inputs.level(confidence), method=INTERVALS[interval])
     low, high = np.asarray(low), np.asarray(high)
-    if interval == "jeffreys":  # none or all: the interval reaches to 0 or 1 (Brown et al. 2001, sec. 4.1.2)
-        low, high = np.where(counts == 0, 0.0, low), np.where(counts == totals, 1.0, high)
+    # none or all: to the very end, where rounding, or Jeffreys' quantile (Brown et al. 2001), would fall short of it
+    low, high = np.where(counts == 0, 0.0, low), np.where(counts == totals, 1.0, high)
     return np.clip(low, 0, 1), np.clip(high, 0, 1)
 
 

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 
+def spoken(cohort: str) -> str:
+    """A cohort's name in a sentence."""
+    return cohort.replace("_", " ")
+
+
 @dataclass(frozen=True)
 class Design:
     """Sizes of a study, and the truths it is simulated with. Mappings go by cohort, in order.

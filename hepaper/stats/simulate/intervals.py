@@ -163,7 +163,7 @@ def _area_rows(
         for name, tally in tallies.items():
             found.append(
                 {
-                    "quantity": "AUC of the best of three equal models" if name == "best" else "AUC", "cohort": cohort,
+                    "quantity": "AUC, best of three equal models" if name == "best" else "AUC", "cohort": cohort,
                     "sizes": design.sizes(cohort), "method": METHOD_NAMES["delong" if name == "best" else name],
                     "misuse": "chosen and measured on the same patients" if name == "best" else "",
                     **tally.row(confidence, tolerance),

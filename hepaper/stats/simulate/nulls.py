@@ -13,7 +13,7 @@ from scipy import stats
 from hepaper.stats import rows
 from hepaper.stats.roc import delong_rows
 from hepaper.stats.simulate import draws
-from hepaper.stats.simulate.design import Design, Reading
+from hepaper.stats.simulate.design import Design, Reading, spoken
 from hepaper.stats.simulate.tally import ALPHA, TOLERANCE, Rejections, batches, check_replicates, generator
 
 SIZE_COLUMNS = (
@@ -101,7 +101,7 @@ def _area_nulls(design: Design, correlations: Sequence[float]) -> list[_Null]:
                 ("DeLong, any of three pairs, Holm", ""): np.minimum(3 * smallest, 1.0),
             }
 
-        return _Null(f"{cohort}, scores correlated {correlation:g}", design.sizes(cohort), 3 * (m + n), draw)
+        return _Null(f"{spoken(cohort)}, scores correlated {correlation:g}", design.sizes(cohort), 3 * (m + n), draw)
 
     nulls += [compared(cohort, rho) for cohort in design.cohorts if cohort != "train" for rho in correlations]
     if len(outside := [cohort for cohort in design.cohorts if cohort != "train"]) > 1:
@@ -118,7 +118,9 @@ def _area_nulls(design: Design, correlations: Sequence[float]) -> list[_Null]:
             return {("DeLong, unpaired", ""): p}
 
         sizes = f"{design.sizes(first)} / {design.sizes(second)}"
-        nulls.append(_Null(f"one model in {first} and {second}", sizes, marks[0].size + marks[1].size, apart))
+        nulls.append(
+            _Null(f"one model, {spoken(first)} and {spoken(second)}", sizes, marks[0].size + marks[1].size, apart)
+        )
     return nulls
 
 
@@ -129,7 +131,7 @@ def _reader_nulls(reading: Reading) -> list[_Null]:
     def rated(random: np.random.Generator, batch: int) -> dict[tuple[str, str], NDArray]:
         first, second = (model.draw(random, batch, n, reading.readers) for n in (real, synthetic))
         return {
-            ("Mann-Whitney, an image's mean", ""): rows.mann_whitney_p(first.sum(axis=2), second.sum(axis=2)),
+            ("Mann-Whitney, image means", ""): rows.mann_whitney_p(first.sum(axis=2), second.sum(axis=2)),
             ("Mann-Whitney, one reader", ""): rows.mann_whitney_p(first[:, :, 0], second[:, :, 0]),
             (
                 "Mann-Whitney, every rating",
@@ -186,7 +188,11 @@ def size(
             design.patients(first) + design.patients(second)
         )
         nulls.append(
-            _pair_null(f"share with HE, {first} and {second}", (design.patients(first), design.patients(second)), share)
+            _pair_null(
+                f"share with HE, {spoken(first)} and {spoken(second)}",
+                (design.patients(first), design.patients(second)),
+                share,
+            )
         )
     nulls += _area_nulls(design, correlations)
     if design.reading:
