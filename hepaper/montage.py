@@ -158,10 +158,7 @@ def real_and_synthetic(study: Study, count: int = 25) -> tuple[list[np.ndarray],
 
 
 def rated_images(study: Study) -> list[dict[str, Any]]:
-    """Of each origin the image with the best, the median and the worst mean rating (authenticity, then quality).
-
-    Empty for ratings that no kit of this run belongs to.
-    """
+    """Of each origin the image with the best, the median and the worst mean rating (authenticity, then quality)."""
     from hepaper.reader_study.kit import as_generated
     from hepaper.reader_study.stage import image_path
 

@@ -209,6 +209,15 @@ class StatisticsParams(Section):
     threshold: Literal["youden", "half"] = "youden"  # youden: on the training patients, then frozen
 
 
+class CalibrationParams(Section):
+    """Simulated studies that say whether intervals and tests keep their promise."""
+
+    replicates: Positive = 10_000  # simulated studies behind each coverage and size
+    resamples: Positive = 1_000  # of each bootstrap interval
+    power_replicates: Positive = 2_000
+    tolerance: Fraction = 0.01  # an error rate this close to the nominal one is as good as it
+
+
 class BookParams(Section):
     """The rendered book."""
 
@@ -230,6 +239,7 @@ class Params(Section):
     reader_study: ReaderStudyParams = ReaderStudyParams()
     classification: ClassificationParams = ClassificationParams()
     statistics: StatisticsParams = StatisticsParams()
+    calibration: CalibrationParams = CalibrationParams()
     book: BookParams = BookParams()
 
     def to_yaml(self) -> str:

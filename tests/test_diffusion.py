@@ -204,16 +204,22 @@ def test_impossible_steps(steps: int) -> None:
 
 
 def test_rotation_is_a_rotation() -> None:
-    """Oracle: a disc in the middle does not change; an off-centre spot keeps its distance; flips mirror left-right."""
+    """Oracle: a disc in the middle does not change; an off-centre spot keeps its distance from the middle and turns by up
+    to the angle asked for, either way."""
     disc = toy(1).repeat(8, 1, 1, 1)
     turned = affine(disc, torch.Generator().manual_seed(0), flip=True, rotate_deg=180)
     assert float((turned - disc).abs().mean()) < 0.03
     y, x = torch.meshgrid(torch.arange(32) - 15.5, torch.arange(32) - 15.5, indexing="ij")
-    spot = torch.exp(-((x - 8) ** 2 + (y - 3) ** 2) / 8).repeat(8, 1, 1, 1)
-    turned = affine(spot, torch.Generator().manual_seed(0), flip=False, rotate_deg=180)
-    mass = turned.sum(dim=(1, 2, 3))
-    radius = torch.hypot((turned * x).sum(dim=(1, 2, 3)) / mass, (turned * y).sum(dim=(1, 2, 3)) / mass)
-    torch.testing.assert_close(radius, torch.full((8,), math.hypot(8, 3)), rtol=0.02, atol=0)
+    spot = torch.exp(-((x - 8) ** 2 + (y - 3) ** 2) / 8).repeat(64, 1, 1, 1)
+    for limit in (20, 180):
+        turned = affine(spot, torch.Generator().manual_seed(0), flip=False, rotate_deg=limit)
+        mass = turned.sum(dim=(1, 2, 3))
+        right, down = (turned * x).sum(dim=(1, 2, 3)) / mass, (turned * y).sum(dim=(1, 2, 3)) / mass
+        torch.testing.assert_close(torch.hypot(right, down), torch.full((64,), math.hypot(8, 3)), rtol=0.02, atol=0)
+        angle = torch.rad2deg(torch.atan2(down, right) - math.atan2(3, 8))
+        angle = (angle + 180) % 360 - 180
+        assert limit * 0.9 < float(angle.max()) < limit + 0.5
+        assert -limit - 0.5 < float(angle.min()) < -limit * 0.9
 
 
 def test_seeds_take_any_numbers() -> None:

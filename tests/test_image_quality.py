@@ -131,6 +131,7 @@ def test_correction_counts_patients_not_slices():
 # -------------------------------------------------------------------------------------------- kernel distance, score
 
 
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`:UserWarning")
 def test_kid_equals_two_libraries_on_the_whole_sample():
     """Oracles: torch-fidelity's and torchmetrics' KID with one subset of all images."""
     from torch_fidelity.metric_kid import kid_features_to_metric

@@ -766,7 +766,7 @@ def test_tiles_of_whole_slices(toy: Study, trained: Study) -> None:
     assert tile != [16, 32, 32]
     deep, _ = make_head((40, 60, 52), (slice(4, 8), slice(14, 24), slice(12, 24)), seed=3)
     network.segment(make_image(deep, (5.0, 2.0, 2.0)))
-    assert list(network.predictor.configuration_manager.patch_size)[0] == 16
+    assert int(network.predictor.configuration_manager.patch_size[0]) == 16
 
 
 def test_missing_model_is_named(tmp_path: Path) -> None:

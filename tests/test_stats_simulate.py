@@ -357,5 +357,7 @@ def test_the_paper_at_full_length():
     areas = covered[(covered["quantity"] == "AUC") & covered["method"].isin(["DeLong", "DeLong, logit"])]
     assert (areas["verdict"] == "holds").all()
     sizes = size(design, 10_000, seed=2025)
-    proper = sizes[(sizes["misuse"] == "") & ~sizes["test"].str.contains("Yates")]
-    assert (proper["verdict"] == "holds").all()
+    # Yates and Holm promise no more than 5 %, and may stay well below
+    bounded = sizes["test"].str.contains("Yates|Holm")
+    assert (sizes[(sizes["misuse"] == "") & ~bounded]["verdict"] == "holds").all()
+    assert (sizes[bounded]["size"] < 0.05 + 3 * monte_carlo_error(0.05, 10_000)).all()

@@ -110,9 +110,13 @@ def run(study: Study) -> None:
         pool_groups=[*real["patient_id"], *outside["patient_id"]],
         repeats=settings.bootstrap,
         k=settings.neighbours,
+        k_coverage=settings.neighbours,
         seed=seed,
     )
     against = _same_number(features["real"], features["held_out"], int(report["reference_n"]), settings.bootstrap, seed)
+    line = _same_number(
+        features["real"], features["held_out"], settings.setting_images, settings.bootstrap, seed, all_b=True
+    )
     by_setting = _settings(study, extractor, features["held_out"], outside["patient_id"].to_numpy())
     write_csv(folder / "settings.csv", by_setting)
     copies = _copies(study, pictures, real, outside)
@@ -130,6 +134,7 @@ def run(study: Study) -> None:
         **report,
         # what a perfect generator of training images would reach against the held-out ones at the same number
         "real_vs_real": against,
+        "real_vs_real_settings": line,  # the same at the settings' number of images, against all held-out ones
         "ratio_to_real": report["frechet_same_n"] / against,
         "chosen_setting": chosen["setting"],
         "chosen_evaluations": int(chosen["evaluations"]),
@@ -144,12 +149,14 @@ def run(study: Study) -> None:
     study.record("quality", results)
 
 
-def _same_number(a: np.ndarray, b: np.ndarray, n: int, repeats: int, seed: int) -> float:
-    """Mean Fréchet distance of ``n`` images of each set, over random draws."""
+def _same_number(a: np.ndarray, b: np.ndarray, n: int, repeats: int, seed: int, all_b: bool = False) -> float:
+    """Mean Fréchet distance of ``n`` images of ``a`` to as many, or to all, of ``b``, over random draws."""
     rng = np.random.default_rng(seed)
-    n = min(n, len(a), len(b))
-    found = [quality.frechet(*(x[rng.choice(len(x), n, replace=False)] for x in (a, b))) for _ in range(repeats)]
-    return float(np.mean(found))
+
+    def some(x: np.ndarray) -> np.ndarray:
+        return x[rng.choice(len(x), min(n, len(x)), replace=False)]
+
+    return float(np.mean([quality.frechet(some(a), b if all_b else some(b)) for _ in range(repeats)]))
 
 
 def _by_set(
@@ -170,7 +177,7 @@ def _by_set(
     found = {
         name: quality.estimates(
             reference, features, outside["patient_id"], groups, reference_p, probabilities,
-            k=settings.neighbours, repeats=settings.bootstrap, seed=seed,
+            k=settings.neighbours, k_coverage=settings.neighbours, repeats=settings.bootstrap, seed=seed,
         )
         for name, (features, probabilities, groups) in progress(parts.items(), "measuring")
     }  # fmt: skip

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from hepaper.published import augmentation as published_augmentation
 from hepaper.published import load_published
-from hepaper.reader_study.analysis import Analysis, table2
 from hepaper.tables import _text
+
+if TYPE_CHECKING:
+    from hepaper.reader_study.analysis import Analysis
 
 SET_NAMES = {
     "real_imbalanced": "Real-Imbalanced", "ukan_semibalanced": "UKAN-Semibalanced", "ukan_balanced": "UKAN-Balanced",
@@ -77,6 +79,8 @@ def quality_table(sets: pd.DataFrame) -> pd.DataFrame:
 
 def table2_beside_published(analysis: Analysis) -> pd.DataFrame:
     """Table 2 of this study with the paper's values in columns of their own, row by row."""
+    from hepaper.reader_study.analysis import table2  # which formats through this package
+
     ours = table2(analysis)
     printed = load_published()["table2"]
     theirs: list[tuple[str, str, str]] = []
