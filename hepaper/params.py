@@ -134,7 +134,7 @@ class AugmentationParams(Section):
     channel_multipliers: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1, 2, 3, 4)
     res_blocks: Positive = 2  # residual blocks a level
     token_channels: tuple[Positive, Positive] = (320, 512)  # of the two tokenized KAN levels
-    norm_groups: Positive = 32  # of channels that are normalised together
+    norm_groups: Positive = 32  # groups of channels, each normalised together
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     kan_block: Literal["released", "ukan"] = "released"  # released: one KAN layer, no residual, no depthwise conv
     timesteps: Positive = 1000

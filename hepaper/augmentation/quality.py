@@ -160,7 +160,9 @@ def _kernel_terms(a: Array, b: Array, codes_a: NDArray, codes_b: NDArray) -> Cal
     (own_a, pairs_a), (own_b, pairs_b), both = within(a, codes_a), within(b, codes_b), kernel(a, b)
 
     def mean(matrix: Array, left: Array, right: Array, total: Array) -> Array:
-        return ((left @ matrix) * right).sum(axis=1) / total
+        return np.divide(
+            ((left @ matrix) * right).sum(axis=1), total, out=np.full(len(left), np.nan), where=total > 0
+        )
 
     def distance(left: Array, right: Array) -> Array:
         aa = mean(own_a, left, left, ((left @ pairs_a) * left).sum(axis=1))
@@ -344,9 +346,12 @@ def bootstrap(
     """
     rng = np.random.default_rng(seed)
     draws = np.asarray(statistic(*(resample(code, repeats, rng) for code in codes)), float)
+    draws = draws[np.isfinite(draws)]  # a draw of one patient alone has no kernel distance
     if value is None:
         value = float(np.ravel(statistic(*(np.ones((1, len(code))) for code in codes)))[0])
     tail = (1 - _inputs.level(confidence)) / 2
+    if not len(draws):
+        return Estimate(value, np.nan, np.nan)
     low, high = np.clip(np.quantile(draws - draws.mean() + value, [tail, 1 - tail]), *bounds)
     return Estimate(value, float(low), float(high))
 

@@ -239,7 +239,7 @@ def _settings(study: Study, extractor: Extractor, reference: np.ndarray, patient
         [np.maximum(0, np.quantile(d - d.mean() + v, [0.025, 0.975])) for d, v in zip(draws, values, strict=True)]
     )
     for name, drawn in (("frechet", draws), ("kid", kernels)):
-        table[f"{name}_worse_low"] = [float(np.quantile(d - drawn[0], 0.025)) for d in drawn]
+        table[f"{name}_worse_low"] = [float(np.nanquantile(d - drawn[0], 0.025)) for d in drawn]
     table["worse"] = (table["frechet_worse_low"] > 0) | (table["kid_worse_low"] > 0)
     cheapest = table[~table["worse"]].sort_values(["evaluations", "value"], kind="stable").index[0]
     table["chosen"] = table.index == cheapest
