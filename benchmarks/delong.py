@@ -34,7 +34,6 @@ import pandas as pd
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from hepaper._torchvision import allow_cpu_torch
 from hepaper.calibration import paper_design
 from hepaper.stats import bootstrap_auc, delong_test, roc_auc
 from hepaper.stats.simulate import coverage, power, size
@@ -78,7 +77,7 @@ def peers_of_the_test() -> dict[str, tuple[str, Callable[..., object]]]:
         "SciPy mannwhitneyu, two AUCs only": ("AUCs", mann_whitney_aucs),
     }
     with contextlib.suppress(ImportError):
-        allow_cpu_torch()
+        importlib.import_module("hepaper._torchvision")  # lets torchvision, which torchmetrics imports, do without CUDA
         importlib.import_module("torchmetrics")
         found["torchmetrics, two AUCs only"] = ("AUCs", torch_aucs)
     with contextlib.suppress(ImportError):
@@ -294,11 +293,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.peers:
         sys.path.append(str(arguments.peers))
+    simulations = simulation_rows()  # first, so that the process's peak of memory is theirs
     with contextlib.suppress(ImportError):
         import torch
 
         torch.set_num_threads(1)
-    table = pd.DataFrame([*test_rows(), *memory_rows(), *bootstrap_rows(), *simulation_rows()])
+    table = pd.DataFrame([*test_rows(), *memory_rows(), *bootstrap_rows(), *simulations])
     RESULTS.mkdir(exist_ok=True)
     table.to_csv(RESULTS / "delong.csv", index=False, float_format="%.4g")
     (RESULTS / "delong.md").write_text(report(table), "utf-8")

@@ -97,7 +97,11 @@ def _rows(table: pd.DataFrame, names: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def summary(covered: pd.DataFrame, sizes: pd.DataFrame, enough: pd.DataFrame) -> dict[str, Any]:
-    """What the book states, by design: {"paper": {...}, "own": {...}}, percentages of the errors included."""
+    """What the book states: {"paper": ..., "own": ...}, the latter where it differs.
+
+    Each has coverage (by quantity, cohort and method), size (by test and setting), detectable (by cohort and
+    correlation), and intervals and tests: how many there are, used as they are meant, by verdict.
+    """
     named: dict[str, Any] = {}
     for key, design in (("paper", PAPER), ("own", OWN)):
         intervals, tests, differences = (_rows(table, {"design": design}) for table in (covered, sizes, enough))

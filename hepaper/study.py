@@ -165,6 +165,15 @@ STAGES = (
         ("figures", "tables"),
         reads=("classification/*/predictions.csv",),
     ),
+    Stage(
+        "calibration",
+        "13_calibration",
+        "calibration",
+        ("cohort", "volume"),
+        ("calibration", "statistics", "study.seed"),
+        ("calibration.py", "stats"),
+        ("figures", "tables"),
+    ),
 )
 
 

@@ -45,7 +45,9 @@ def blob(rng: np.random.Generator) -> np.ndarray:
 def make_run(folder: Path, external_he: int = 3) -> Study:
     """Eight training patients, five of them with HE, and four external ones, three slices each."""
     rng = np.random.default_rng(0)
-    patients = [(f"T{n}", "train", n < 5) for n in range(8)] + [(f"E{n}", "external_1", n < external_he) for n in range(4)]
+    patients = [(f"T{n}", "train", n < 5) for n in range(8)] + [
+        (f"E{n}", "external_1", n < external_he) for n in range(4)
+    ]
     rows = []
     (folder / "rois").mkdir(parents=True)
     for patient, split, _ in patients:
@@ -90,7 +92,9 @@ def test_nobody_but_training_patients_is_in_a_set(study: Study) -> None:
     assert study.results("augmentation")["drawn"] == 15  # as many as there were to learn from
 
 
-def test_a_trained_generator_is_not_trained_again(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trained_generator_is_not_trained_again(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: a training that must not be called; and a lost image, which is drawn again and is the same."""
     again = Study(study.params, folder=tmp_path / "run")
     shutil.copytree(study.folder, again.folder)

@@ -464,3 +464,72 @@ def test_equivalence_by_hand() -> None:
     limits = (ends[0], ends[2], ends[3], ends[1])
     assert [_verdict(*limits, 0, margin) for margin in (0.5, 0.25)] == ["equivalent", "undecided"]
     says("10_reader_study", "= 0.098$", "from −0.29 to 0.03")
+
+
+CALIBRATION = "13_calibration"
+
+
+def test_the_calibration_chapter_has_its_examples() -> None:
+    """Oracle: the number of blocks, so that a renamed fence does not empty the test of examples."""
+    assert len(blocks(CALIBRATION)) == 4
+
+
+@pytest.mark.parametrize(
+    ("number", "right", "wrong"),
+    [
+        (
+            0,
+            "1.96 * np.sqrt(share * (1 - share) / n)",
+            "2.4 * np.sqrt(share * (1 - share) / n)",
+        ),  # too long an interval
+        (1, "binom.pmf(counts, n, truth)", "binom.pmf(counts, n, 0.5)"),  # the chances of another truth
+        (2, "values = 0.9 * rng.normal(size=(images, 1))", "values = 0.9 * rng.normal(size=(images, readers))"),
+        (3, "- 2 * together", "+ 2 * together"),
+    ],
+)
+def test_the_calibration_examples_can_fail(number: int, right: str, wrong: str) -> None:
+    """Oracle: a broken form of each example, which its assertion must see."""
+    code = blocks(CALIBRATION)[number]
+    assert right in code
+    with pytest.raises(AssertionError):
+        run(code.replace(right, wrong))
+
+
+def test_monte_carlo_error_by_hand() -> None:
+    """Oracle: the package's."""
+    from hepaper.stats.simulate import monte_carlo_error
+
+    error = monte_carlo_error(0.93, 500)
+    assert (f"{error:.4f}", f"{0.93 - 3 * error:.3f}", f"{0.93 + 3 * error:.3f}") == ("0.0114", "0.896", "0.964")
+    assert round(0.95 * 0.05 / 0.002**2) == 11_875
+    assert monte_carlo_error(0.95, 11_875) == pytest.approx(0.002)
+    # what 100 studies cannot tell apart
+    assert 3 * monte_carlo_error(0.95, 100) > 0.95 - 0.91
+    says(CALIBRATION, "= 0.0114$", "0.896 to 0.964", "11{,}875$ studies", "100 studies cannot tell 95 % from 91 %")
+
+
+def test_ratings_counted_as_images() -> None:
+    """Oracle: SciPy's normal distribution."""
+    factor = 1 + 2 * 0.775
+    edge = 1.96 / math.sqrt(factor)
+    assert (f"{factor:.2f}", f"{math.sqrt(factor):.3f}", f"{edge:.3f}") == ("2.55", "1.597", "1.227")
+    assert f"{2 * stats.norm.sf(edge):.2f}" == "0.22"
+    says(CALIBRATION, "The factor is 2.55", "1.597", "= 1.227$", "in 22 % of studies")
+
+
+def test_correlation_behind_a_printed_p_value() -> None:
+    """Oracle: the paper's Table 3 and the variance of a difference."""
+    from hepaper.published import table3
+
+    printed = table3().set_index(["split", "model"]).loc["external_1"]
+    best, other = (printed.loc[name] for name in ("ViT-1:2", "ViT-1:1"))
+    assert (best["auc"], best["auc_low"], best["auc_high"]) == (0.793, 0.750, 0.837)
+    assert (other["auc"], other["auc_low"], other["auc_high"]) == (0.752, 0.701, 0.806)
+    a, b = ((row["auc_high"] - row["auc_low"]) / 3.92 for row in (best, other))
+    error = 0.041 / stats.norm.isf(0.0005)
+    assert (f"{a:.4f}", f"{b:.4f}", f"{error:.4f}") == ("0.0222", "0.0268", "0.0125")
+    correlation = (a**2 + b**2 - error**2) / (2 * a * b)
+    alone = math.hypot(a, b)
+    assert (f"{correlation:.2f}", f"{alone:.4f}") == ("0.89", "0.0348")
+    assert (f"{0.041 / alone:.2f}", f"{2 * stats.norm.sf(0.041 / alone):.2f}") == ("1.18", "0.24")
+    says(CALIBRATION, "= 0.0222$", "= 0.0268$", "= 0.0125$", "$r = 0.89$ or more", "= 1.18$ and p 0.24")

@@ -160,9 +160,7 @@ def _kernel_terms(a: Array, b: Array, codes_a: NDArray, codes_b: NDArray) -> Cal
     (own_a, pairs_a), (own_b, pairs_b), both = within(a, codes_a), within(b, codes_b), kernel(a, b)
 
     def mean(matrix: Array, left: Array, right: Array, total: Array) -> Array:
-        return np.divide(
-            ((left @ matrix) * right).sum(axis=1), total, out=np.full(len(left), np.nan), where=total > 0
-        )
+        return np.divide(((left @ matrix) * right).sum(axis=1), total, out=np.full(len(left), np.nan), where=total > 0)
 
     def distance(left: Array, right: Array) -> Array:
         aa = mean(own_a, left, left, ((left @ pairs_a) * left).sum(axis=1))
