@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,8 +27,9 @@ ORIGIN_COLOURS = {"real": style.BLUE, "synthetic": style.ORANGE}
 #: The paper's training sets, as their files are called and as the paper calls them, in the order of every figure.
 SET_NAMES = {
     "real_imbalanced": "Real-Imbalanced", "ukan_semibalanced": "UKAN-Semibalanced", "ukan_balanced": "UKAN-Balanced",
+    "synthetic": "Synthetic alone",
 }  # fmt: skip
-SET_COLOURS = dict(zip(SET_NAMES, (style.BLUE, style.ORANGE, style.RED), strict=True))
+SET_COLOURS = dict(zip(SET_NAMES, (style.BLUE, style.ORANGE, style.RED, style.PURPLE), strict=True))
 SAMPLER_NAMES = {"ddpm": "DDPM", "ddim": "DDIM", "dpmsolver++": "DPM-Solver++"}
 # colour and marker: either alone tells the samplers apart
 _SAMPLER_LOOKS = {
@@ -398,7 +400,7 @@ def set_quality(table: pd.DataFrame, measures: Sequence[str]) -> Figure:
     ----------
     table : DataFrame
         set, measure, label (of the measure), value, ci_low, ci_high, better (``"lower"`` or ``"higher"``), reference
-        (the value of real images against other real ones, as many; NaN where there is none).
+        (the value of real images; NaN where there is none).
     measures : list of str
         Which to draw, in this order.
 
@@ -444,9 +446,7 @@ def set_quality(table: pd.DataFrame, measures: Sequence[str]) -> Figure:
         numbers = part[["value", "ci_low", "ci_high", "reference"]].to_numpy(float)
         if first["better"] == "lower" and not (numbers < 0).any():
             panel.set_xlim(left=0)  # distances: how many times further is seen
-        # over a narrow panel, what stands in brackets has a line of its own
-        label = str(first["label"])
-        panel.set_title(label.replace(" (", "\n(") if len(label) > 62 // columns else label, fontsize=10)
+        panel.set_title(textwrap.fill(str(first["label"]), 72 // columns), fontsize=10)
         arrow = "← lower is better" if first["better"] == "lower" else "higher is better →"
         panel.set_xlabel(arrow, fontsize=9, color=style.GREY)
         panel.xaxis.get_major_locator().set_params(nbins=4)
@@ -459,7 +459,7 @@ def set_quality(table: pd.DataFrame, measures: Sequence[str]) -> Figure:
     words_of = ["value and 95 % CI"]
     if table.loc[table["measure"].isin(measures), "reference"].notna().any():
         handles.append(Line2D([], [], color=style.GREY, lw=1.3, ls=_DASHES))
-        words_of.append("real against other real images, as many")
+        words_of.append("real training images (score: held-out ones)")
     figure.legend(handles, words_of, loc="outside lower center", ncols=2)
     return figure
 
