@@ -103,6 +103,19 @@ class Page:
             time.sleep(0.1)
         raise AssertionError("nothing was downloaded")
 
+    def close(self) -> None:
+        """Close the browser as a reader does, by its last window, and wait until it has gone.
+
+        ``quit`` alone may end it before it has written its storage: that is a kill, not a close.
+        """
+        lock = Path(self.driver.capabilities["chrome"]["userDataDir"]) / "SingletonLock"
+        self.driver.close()
+        for _ in range(300):
+            if not lock.is_symlink():
+                break
+            time.sleep(0.1)
+        self.driver.quit()
+
     def complaints(self) -> list[str]:
         """Errors and warnings in the console, and requests that left the computer."""
         said = [entry["message"] for entry in self.driver.get_log("browser")]
@@ -211,7 +224,7 @@ def test_a_reader_from_start_to_collect(browser, kit):
     page.wait(4)
     page.press("5")
     assert page.complaints() == []
-    page.driver.quit()
+    page.close()
 
     page = browser()
     assert page.find("#reader").get_attribute("value") == "AB"
