@@ -140,7 +140,8 @@ def run(study: Study) -> None:
         )
         parts["size"].append(size(design, settings.replicates, seed, 1 - confidence, tolerance=settings.tolerance))
         parts["power"].append(power(design, settings.power_replicates, seed, alpha=1 - confidence))
-    tables = {name: pd.concat(made, ignore_index=True) for name, made in parts.items()}
+    # a run whose splits have patients of one class has nothing to add, and an empty table would blur the types
+    tables = {name: pd.concat([m for m in made if len(m)], ignore_index=True) for name, made in parts.items()}
     tables["detectable"] = detectable(tables["power"])
     for name, table in tables.items():
         write_csv(study.path("calibration", f"{name}.csv"), table)

@@ -112,6 +112,16 @@ def test_stage_writes_its_tables(run, tables):
             assert counts.pop("all") == sum(counts.values())
 
 
+def test_a_run_whose_external_sets_have_one_class(tmp_path):
+    """Oracle: the paper's numbers are those of the run above, and the own ones leave out what cannot be simulated."""
+    nobody = LABELS.assign(he=LABELS["he"] & (LABELS["split"] == "train"))
+    made = Run(tmp_path, nobody)
+    calibration.run.__wrapped__(made)
+    enough = pd.read_csv(tmp_path / "calibration" / "detectable.csv")
+    assert set(enough["design"]) == {calibration.PAPER}
+    assert enough["difference"].dtype == float
+
+
 def test_verdicts_are_counted(tables):
     """Oracle: the tables' own rows."""
     counts = calibration.verdict_table(tables["coverage"], tables["size"])

@@ -95,8 +95,8 @@ def detectable(table: pd.DataFrame, wanted: float = 0.8) -> pd.DataFrame:
     found = []
     for key, curve in table.groupby(keys, sort=False):
         curve = curve.sort_values("difference")
-        reached = np.flatnonzero(curve["power"].to_numpy() >= wanted)
-        x, y = curve["difference"].to_numpy(), curve["power"].to_numpy()
+        reached = np.flatnonzero(curve["power"].to_numpy(float) >= wanted)
+        x, y = curve["difference"].to_numpy(float), curve["power"].to_numpy(float)
         enough = float("nan")
         if reached.size:
             at = int(reached[0])
