@@ -150,7 +150,10 @@ def test_turned_and_mirrored_copies_are_found(study: Study) -> None:
     pictures = {"real": quality_stage._pictures(study, real), "held_out": quality_stage._pictures(study, outside)}
     copies = np.ascontiguousarray(np.rot90(pictures["real"][:3], axes=(1, 2))[:, :, ::-1])
     noise = np.random.default_rng(1).random((3, 32, 32)).astype(np.float32)
-    found = quality_stage._copies(study, {**pictures, "synthetic": np.concatenate([copies, noise])}, real, outside)
+    pool, turns = quality_stage._turned(pictures["real"], 180)
+    patients = np.tile(real["patient_id"].to_numpy(), turns)
+    synthetic = np.concatenate([copies, noise])
+    found = quality_stage._copies(study, {**pictures, "synthetic": synthetic}, pool, patients, outside)
     threshold = found.tests["heldout"].threshold
     assert (found.fake.distance[:3] < 0.02).all()
     assert (found.fake.distance[:3] < threshold).all()

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from figure_checks import lies_on_the_page, words_of
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
@@ -88,19 +89,11 @@ def drawn(request) -> dict[str, Figure]:
     return draw_all(request.param)
 
 
-def words_of(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.findobj(Text) if text.get_visible())
-
-
 def test_nothing_is_cut_off(drawn) -> None:
     """Property: all that is drawn lies on the page."""
     for name, figure in drawn.items():
-        inked = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer())  # inches
-        width, height = figure.get_size_inches()
-        assert inked.x0 > -0.02, name
-        assert inked.y0 > -0.02, name
-        assert inked.x1 < width + 0.02, name
-        assert inked.y1 < height + 0.02, name
+        lies_on_the_page(figure, name)
+        width = figure.get_size_inches()[0]
         assert 2 < width <= 9.5, name
 
 

@@ -119,9 +119,13 @@ def run(study: Study) -> None:
     )
     by_setting = _settings(study, extractor, features["held_out"], outside["patient_id"].to_numpy())
     write_csv(folder / "settings.csv", by_setting)
-    copies = _copies(study, pictures, real, outside)
+    pool, turns = _turned(_small(pictures["real"]), study.params.augmentation.rotate_deg)
+    copies = _copies(study, pictures, pool, np.tile(real["patient_id"].to_numpy(), turns), outside)
     write_csv(folder / "distances.csv", _distances(copies))
-    write_csv(folder / "neighbours.csv", _neighbours(study, pictures, real, copies))
+    write_csv(
+        folder / "neighbours.csv",
+        _neighbours(study, pictures, pool.reshape(turns, len(real), *pool.shape[1:]), real, copies),
+    )
     chosen = by_setting[by_setting["chosen"]].iloc[0]
     first = by_setting.iloc[0]
     results: dict[str, Any] = {
@@ -293,16 +297,15 @@ def _small(images: np.ndarray) -> np.ndarray:
 
 
 def _copies(
-    study: Study, pictures: dict[str, np.ndarray], real: pd.DataFrame, outside: pd.DataFrame
+    study: Study, pictures: dict[str, np.ndarray], pool: np.ndarray, patients: np.ndarray, outside: pd.DataFrame
 ) -> quality.Memorisation:
-    """Pixel distances to the nearest training image, in any direction that training turns images to, and mirrored."""
+    """Pixel distances to the nearest training image in ``pool`` (every direction, with its patients), and mirrored."""
     settings = study.params.quality
-    pool, turns = _turned(_small(pictures["real"]), study.params.augmentation.rotate_deg)
     return quality.memorisation(
         _small(pictures["synthetic"]),
         pool,
         _small(pictures["held_out"]),
-        np.tile(real["patient_id"].to_numpy(), turns),
+        patients,
         outside["patient_id"],
         mirror=study.params.augmentation.flip,
         percentile=100 * settings.memorised_quantile,
@@ -320,17 +323,21 @@ def _distances(copies: quality.Memorisation) -> pd.DataFrame:
 
 
 def _neighbours(
-    study: Study, pictures: dict[str, np.ndarray], real: pd.DataFrame, copies: quality.Memorisation, count: int = 3
+    study: Study,
+    pictures: dict[str, np.ndarray],
+    pool: np.ndarray,
+    real: pd.DataFrame,
+    copies: quality.Memorisation,
+    count: int = 3,
 ) -> pd.DataFrame:
     """The ``count`` training images nearest to the synthetic image that is nearest, median and farthest of all."""
     order = np.argsort(copies.fake.distance, kind="stable")
-    pool, turns = _turned(_small(pictures["real"]), study.params.augmentation.rotate_deg)
     rows = []
     for name, place in (("nearest", 0), ("median", len(order) // 2), ("farthest", len(order) - 1)):
         image = _small(pictures["synthetic"])[order[place]]
         both = [image, image[:, ::-1]] if study.params.augmentation.flip else [image]
-        each = np.min([np.sqrt(np.square(pool - one).mean(axis=(1, 2))) for one in both], axis=0)
-        each = each.reshape(turns, len(real)).min(axis=0)
+        each = np.min([np.sqrt(np.square(pool - one).mean(axis=(2, 3))) for one in both], axis=0)
+        each = each.min(axis=0)
         for rank, index in enumerate(np.argsort(each, kind="stable")[:count], start=1):
             rows.append(
                 {
