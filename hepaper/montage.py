@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from hepaper import images
+from hepaper.classification.arms import NAMES, arm_of
 from hepaper.cohort.gallery import same_shape
 from hepaper.cohort.stage import eligible_patients
 from hepaper.preprocess import scan_path
@@ -101,7 +102,7 @@ def benchmark_overlays(study: Study) -> list[dict[str, Any]]:
 
 def roi_panel(study: Study) -> dict[str, list[np.ndarray]]:
     """Crops of six patients: lower quartile, median, upper quartile of baseline volume, with and without HE."""
-    from hepaper.classification.stage import load_crops
+    from hepaper.crops import load_crops
 
     rois = study.read("rois", "rois.csv")
     labels = study.read("volumes", "labels.csv")
@@ -183,7 +184,7 @@ def rated_images(study: Study) -> list[dict[str, Any]]:
 def nearest_neighbours(study: Study) -> list[dict[str, Any]]:
     """Synthetic images that are nearest, in the middle and farthest from training images, with their neighbours."""
     from hepaper.augmentation.stage import load_synthetic
-    from hepaper.classification.stage import load_crops
+    from hepaper.crops import load_crops
 
     table = study.read("augmentation", "quality", "neighbours.csv")
     made = load_synthetic(study)
@@ -194,3 +195,13 @@ def nearest_neighbours(study: Study) -> list[dict[str, Any]]:
         }
         for rule, part in table.groupby("rule", sort=False)
     ]  # fmt: skip
+
+
+def main_arm(study: Study) -> str:
+    """The folder of the arm that is explained and used (``classification.main``)."""
+    return arm_of(study.params.classification.main)
+
+
+def arm_logs(study: Study) -> dict[str, pd.DataFrame]:
+    """The training log of each arm's first seed, by the arm's name."""
+    return {name: study.read("classification", arm, "training_log.csv") for arm, name in NAMES.items()}

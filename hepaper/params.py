@@ -181,7 +181,7 @@ class ReaderStudyParams(Section):
 
 
 class ClassificationParams(Section):
-    """One timm Vision Transformer; the score of a patient is the mean of three slices."""
+    """One timm Vision Transformer in three arms; the score of a patient is the mean of three slices."""
 
     model: str = "vit_base_patch16_224"
     pretrained: bool = True
@@ -194,10 +194,15 @@ class ClassificationParams(Section):
     batch_size: Positive = 256
     learning_rate: PositiveFloat = 2e-4
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-4
+    warmup_epochs: Count = 0  # of linearly rising rate, for networks that start from random weights
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     flip: bool = True  # random left-right flips
     crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.8  # smallest share of the area a random crop keeps
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 0.0  # random rotations up to this angle either way
+    training_length: Literal["steps", "epochs"] = "steps"  # steps: alike in all arms; epochs: the paper's
+    seeds: Positive = 3  # trainings of each arm, from study.seed on; the first stands for the arm
+    folds: Annotated[int, Field(ge=0)] = 5  # of the cross-validation by patient; 0 or 1: none
+    main: Literal["1:1", "1:2", "1:4"] = "1:2"  # the arm that is explained and used; the paper's best
     checkpoint_every: Positive = 10  # epochs
 
 

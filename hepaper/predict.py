@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from hepaper import images
 from hepaper._version import __version__
+from hepaper.classification.arms import NAMES, arm_of
 from hepaper.errors import HepaperError
 from hepaper.study import Study, whole_file, write_json
 
@@ -86,10 +87,11 @@ def predict_scan(scan: Path, run: Path, out: Path) -> Prediction:
         If the scan cannot be read as a head CT, or the run lacks a trained model.
     """
     study = Study.at(run)
+    arm = arm_of(study.params.classification.main)
     thresholds = study.path("statistics", "thresholds.json")
     if not thresholds.is_file():
         raise HepaperError(f"{run}: the study is not finished (no statistics); run it to the end first")
-    threshold = json.loads(thresholds.read_text("utf-8")).get("vit")
+    threshold = json.loads(thresholds.read_text("utf-8")).get(NAMES[arm])
     if threshold is None:
         raise HepaperError(f"{run}: the study has no threshold for its own classifier; run its statistics again")
     from hepaper.cohort import read_ct
@@ -108,7 +110,7 @@ def predict_scan(scan: Path, run: Path, out: Path) -> Prediction:
     probability, parts = None, None
     if mask.any():
         roi = extract(values, mask, spacing, study.params.roi)
-        scores = Classifier(study.path("classification", "vit", "model"), study.params.study.device).scores(
+        scores = Classifier(study.path("classification", arm, "model"), study.params.study.device).scores(
             list(roi.crops)
         )
         probability = float(scores.mean())

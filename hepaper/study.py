@@ -70,6 +70,7 @@ class Stage:
     drawing: tuple[str, ...] = ()  # code that only the notebook uses
     reads: tuple[str, ...] = ()  # files a user may replace: their content counts
     only: str | None = None  # run only when cohort.source is this
+    also: tuple[str, ...] = ()  # further folders the stage owns
 
 
 _GENERATOR = ("dataset", "kan", "ukan", "schedule", "train", "sample", "sets", "stage")
@@ -124,7 +125,7 @@ STAGES = (
         "augmentation",
         ("roi", "volume"),
         ("augmentation", "study.seed"),
-        (*(f"augmentation/{name}.py" for name in _GENERATOR), "augment2d.py"),
+        (*(f"augmentation/{name}.py" for name in _GENERATOR), "augment2d.py", "crops.py"),
         ("figures", "tables"),
     ),
     Stage(
@@ -150,10 +151,11 @@ STAGES = (
         "classification",
         "11_classification",
         "classification/vit",
-        ("roi", "volume"),
+        ("roi", "volume", "augmentation"),
         ("classification", "study.seed"),
-        ("classification", "augment2d.py"),
-        ("figures",),
+        ("classification", "augment2d.py", "crops.py"),
+        ("figures", "tables"),
+        also=("classification/vit_1_1", "classification/vit_1_2", "classification/vit_1_4"),
     ),
     Stage(
         "statistics",
@@ -167,7 +169,7 @@ STAGES = (
     ),
     Stage(
         "calibration",
-        "13_calibration",
+        "14_calibration",
         "calibration",
         ("cohort", "volume"),
         ("calibration", "statistics", "study.seed"),
@@ -493,8 +495,10 @@ def stage(name: str) -> Callable[[Callable[[Study], None]], Callable[[Study], No
             table = study._table_digest() if name == "cohort" else ""
             folder = study.path(this.folder)
             state = study._state(this, "stage.json")
-            if folder.exists() and state.get("key") != key:
-                shutil.rmtree(folder)
+            if state.get("key") != key:
+                for old in (folder, *(study.path(name) for name in this.also)):
+                    if old.exists():
+                        shutil.rmtree(old)
             folder.mkdir(parents=True, exist_ok=True)
             spent = float(state.get("seconds", 0.0)) if state.get("key") == key else 0.0
             record = {"stage": name, "key": key, **({"table": table} if table else {})}

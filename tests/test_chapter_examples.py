@@ -466,7 +466,7 @@ def test_equivalence_by_hand() -> None:
     says("10_reader_study", "= 0.098$", "from −0.29 to 0.03")
 
 
-CALIBRATION = "13_calibration"
+CALIBRATION = "14_calibration"
 
 
 def test_the_calibration_chapter_has_its_examples() -> None:

@@ -17,9 +17,10 @@ from sklearn.metrics import roc_auc_score
 
 from hepaper.classification import model as model_module
 from hepaper.classification import train as train_module
-from hepaper.classification.model import HE, Classifier, build, to_input
-from hepaper.classification.stage import load_crops, patient_scores
-from hepaper.classification.train import augment, hash_seed, rate, train
+from hepaper.classification.model import HE, Classifier, build
+from hepaper.classification.stage import patient_scores
+from hepaper.classification.train import augment, batches, hash_seed, rate, steps_in_pass, train
+from hepaper.crops import load_crops, to_input
 from hepaper.errors import HepaperError
 from hepaper.params import ClassificationParams, make_params
 from hepaper.roi import POSITIONS
@@ -96,6 +97,14 @@ def test_rate_agrees_with_torch() -> None:
         optimizer.step()
         scheduler.step()
     assert rate(0, settings.model_copy(update={"epochs": 1})) == 5e-4
+
+
+def test_warm_up_rises_and_hands_over() -> None:
+    """Oracle: by hand: quarters of the full rate for three epochs, then the cosine of an equally long training."""
+    settings = ClassificationParams(epochs=10, warmup_epochs=3, learning_rate=4e-4)
+    plain = settings.model_copy(update={"epochs": 7, "warmup_epochs": 0})
+    expected = [1e-4, 2e-4, 3e-4, *(rate(epoch, plain) for epoch in range(7))]
+    np.testing.assert_allclose([rate(epoch, settings) for epoch in range(10)], expected)
 
 
 def test_the_logged_rate_is_the_optimizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +255,7 @@ def test_training_is_repeatable(one: Trained, tmp_path: Path) -> None:
     assert all(torch.equal(value, again.weights[name]) for name, value in one.weights.items())
     assert other.log != one.log
     log = pd.read_csv(one.folder / "training_log.csv")
-    assert list(log.columns) == ["epoch", "lr", "train_loss", "train_accuracy"]
+    assert list(log.columns) == ["epoch", "lr", "steps", "train_loss", "train_accuracy"]
     assert list(log["epoch"]) == list(range(6))
 
 
@@ -256,20 +265,20 @@ def test_interrupted_training_ends_where_it_would_have(
     """Oracle: the training that was not interrupted: the same log and the same weights, to the last bit."""
     seed_of = hash_seed
 
-    def stop(seed: int, epoch: int) -> int:
-        if epoch == 5:
+    def stop(*numbers: int) -> int:
+        if numbers[1:] == (5,):
             raise KeyboardInterrupt
-        return seed_of(seed, epoch)
+        return seed_of(*numbers)
 
     monkeypatch.setattr(train_module, "hash_seed", stop)
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path)
     assert not (tmp_path / "model").exists()
     assert len(torch.load(tmp_path / "checkpoint.pth", weights_only=True)["rows"]) == 4
-    epochs = []
-    monkeypatch.setattr(train_module, "hash_seed", lambda seed, epoch: epochs.append(epoch) or seed_of(seed, epoch))
+    seeded = []
+    monkeypatch.setattr(train_module, "hash_seed", lambda *numbers: seeded.append(numbers[1:]) or seed_of(*numbers))
     again = trained(tmp_path)
-    assert epochs == [4, 5]
+    assert [numbers[0] for numbers in seeded if len(numbers) == 1] == [4, 5]
     assert again.log == one.log
     assert all(torch.equal(value, again.weights[name]) for name, value in one.weights.items())
     assert not (tmp_path / "checkpoint.pth").exists()
@@ -290,6 +299,45 @@ def test_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
     crops[0] = np.full((9, 9), np.nan, np.float32)
     with pytest.raises(HepaperError, match=r"not finite in epoch 0; lower classification\.learning_rate"):
         train(crops, labels, TINY, 0, tmp_path, "cpu")
+
+
+def test_passes_follow_one_another() -> None:
+    """Oracle: by hand: 24 images in batches of 10 are passes of 3 steps (10, 10, 4), each a permutation of its own;
+    any stretch of steps is the same whether or not those before it were made; the order follows the seed alone."""
+    settings, labels = TINY.model_copy(update={"batch_size": 10}), torch.arange(24) % 2
+    assert steps_in_pass(24, settings) == 3
+    steps = list(batches(labels, 0, 7, settings, 5, "none"))
+    assert [len(step) for step in steps] == [10, 10, 4, 10, 10, 4, 10]
+    passes = [torch.cat(steps[:3]), torch.cat(steps[3:6])]
+    assert all(sorted(one.tolist()) == list(range(24)) for one in passes)
+    assert not torch.equal(*passes)
+    for first in (1, 3, 5):
+        for made, wanted in zip(batches(labels, first, 2, settings, 5, "none"), steps[first : first + 2], strict=True):
+            assert torch.equal(made, wanted)
+    assert not torch.equal(next(batches(labels, 0, 1, settings, 6, "none")), steps[0])
+
+
+def test_an_epoch_takes_the_steps_it_is_given(tmp_path: Path) -> None:
+    """Oracle: by hand: 6 epochs of 2 steps with 24 images in batches of 8 are 12 steps, 4 passes."""
+    train(*toy(), TINY, 3, tmp_path, "cpu", steps_per_epoch=2)
+    assert pd.read_csv(tmp_path / "training_log.csv")["steps"].tolist() == [2, 4, 6, 8, 10, 12]
+
+
+def test_arms_begin_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: trainings with one seed on different images have the same initial weights, to the last bit."""
+    begun: list[dict[str, torch.Tensor]] = []
+    whole = build
+
+    def spied(settings: ClassificationParams, pretrained: bool) -> torch.nn.Module:
+        network = whole(settings, pretrained)
+        begun.append({name: value.clone() for name, value in network.state_dict().items()})
+        return network
+
+    monkeypatch.setattr(train_module, "build", spied)
+    for name, count, remedy in (("a", 24, "none"), ("b", 40, "none"), ("c", 24, "oversampling")):
+        train(*toy(count), TINY.model_copy(update={"epochs": 1}), 3, tmp_path / name, "cpu", remedy)
+    first, *others = begun
+    assert all(torch.equal(other[name], first[name]) for other in others for name in first)
 
 
 def test_seeds_of_epochs_differ() -> None:

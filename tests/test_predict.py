@@ -58,10 +58,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study.write_records()
     rng = np.random.default_rng(0)
     crops = [rng.random((20, 20)).astype(np.float32) * (1 + n % 2) / 2 for n in range(8)]
-    train(crops, np.arange(8) % 2, study.params.classification, 0, study.path("classification", "vit"), "cpu")
+    train(crops, np.arange(8) % 2, study.params.classification, 0, study.path("classification", "vit_1_2"), "cpu")
     study.record("cohort", {"eligible": 31})
     study.record("classification", {"patients": {"train": 14}, "he": {"train": 4}})
-    write_json(study.path("statistics", "thresholds.json"), {"vit": 0.25})
+    write_json(study.path("statistics", "thresholds.json"), {"ViT-1:2": 0.25})
     return study.folder
 
 

@@ -150,7 +150,7 @@ def test_kit_leaks_nothing(images, tmp_path):
 
 def test_real_crops_take_the_generators_way(images, tmp_path):
     """Oracle: the function that makes the generator's own training images, then Pillow's bicubic enlargement."""
-    from hepaper.classification.model import to_input
+    from hepaper.crops import to_input
 
     key = make(images, tmp_path)
     shown = {image["code"]: image["png"] for image in embedded(tmp_path / "kit")["images"]}

@@ -99,7 +99,7 @@ def test_finished_work_is_not_done_twice(recorder: Recorder, studies: Callable[.
         ({"segmentation": {"epochs": 3}}, NAMES[NAMES.index("segmentation") :]),
         ({"volume": {"growth_ml": 12.5}}, NAMES[NAMES.index("volume") :]),
         ({"roi": {"margin_mm": 2}}, FROM_ROI),
-        ({"augmentation": {"epochs": 3}}, ["augmentation", "quality", "reader_study"]),
+        ({"augmentation": {"epochs": 3}}, FROM_ROI[1:]),
         ({"quality": {"neighbours": 4}}, ["quality"]),
         ({"reader_study": {"margin": 0.4}}, ["reader_study"]),
         ({"classification": {"epochs": 3}}, ["classification", "statistics"]),
@@ -247,7 +247,8 @@ def test_replaced_predictions_renew_the_statistics(recorder: Recorder, studies: 
     for content in ("a", "b"):
         own.write_text(content)
         assert recorder.run_all(studies()) == ["statistics"]
-    study.path("classification", "vit", "predictions.csv").write_text("c")
+    study.path("classification", "vit_1_2").mkdir()
+    study.path("classification", "vit_1_2", "predictions.csv").write_text("c")
     assert recorder.run_all(studies()) == ["statistics"]
     assert own.read_text() == "b"
 

@@ -33,8 +33,7 @@ def he_images(study: Study) -> tuple[torch.Tensor, pd.DataFrame]:
     HepaperError
         If no training patient with HE has an ROI.
     """
-    from hepaper.classification.model import to_input
-    from hepaper.classification.stage import load_crops
+    from hepaper.crops import load_crops, to_input
 
     settings = study.params.augmentation
     table = training_rois(study)

@@ -38,8 +38,7 @@ _SMALL = 32
 
 def _pictures(study: Study, table: pd.DataFrame) -> np.ndarray:
     """ROI images at the generator's size, (n, size, size) in [0, 1]."""
-    from hepaper.classification.model import to_input
-    from hepaper.classification.stage import load_crops
+    from hepaper.crops import load_crops, to_input
 
     batch = to_input(load_crops(study, table), study.params.augmentation.image_size)
     return ((batch[:, 0] + 1) / 2).clamp(0, 1).numpy()

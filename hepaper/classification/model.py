@@ -12,6 +12,7 @@ from torch import nn
 
 import hepaper._torchvision  # noqa: F401  (before timm)
 from hepaper import machine
+from hepaper.crops import to_input
 from hepaper.errors import HepaperError
 from hepaper.params import ClassificationParams
 
@@ -54,21 +55,6 @@ def build(settings: ClassificationParams, pretrained: bool) -> nn.Module:
                 "connect to the internet once, or set classification.pretrained: false to train from scratch"
             ) from error
         raise HepaperError(f"classification.model {settings.model} cannot be built ({reason})") from error
-
-
-def to_input(crops: list[np.ndarray], size: int) -> torch.Tensor:
-    """Crops in [0, 1], each (height, width), to a batch (n, 1, size, size) in [-1, 1], bilinear with antialiasing."""
-    batch = [
-        nn.functional.interpolate(
-            torch.as_tensor(np.ascontiguousarray(crop, np.float32))[None, None],
-            (size, size),
-            mode="bilinear",
-            antialias=True,
-            align_corners=False,
-        )[0]
-        for crop in crops
-    ]
-    return torch.stack(batch) * 2 - 1
 
 
 class Classifier:

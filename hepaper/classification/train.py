@@ -1,10 +1,15 @@
-"""Training the classifier: Adam, cosine from one rate to another, cross-entropy on slices (paper, Methods)."""
+"""Training the classifier: Adam, cosine from one rate to another, cross-entropy on slices (paper, Methods).
+
+An *epoch* here is a number of optimiser steps: by default those of one pass over the images, but the arms of the study
+differ in how many images they have, and are compared at an equal number of steps (``steps_per_epoch``).
+"""
 
 from __future__ import annotations
 
 import csv
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +18,24 @@ from torch import nn
 from tqdm import tqdm
 
 from hepaper.augment2d import affine, hash_seed
-from hepaper.classification.model import build, to_input
+from hepaper.classification.model import build
+from hepaper.classification.remedies import loss_of, pass_order
+from hepaper.crops import to_input
 from hepaper.errors import HepaperError
 from hepaper.params import ClassificationParams
 from hepaper.study import whole_file, write_json
 
 
 def rate(epoch: int, settings: ClassificationParams) -> float:
-    """Cosine annealing from ``learning_rate`` in the first epoch to ``final_learning_rate`` in the last."""
-    share = epoch / max(1, settings.epochs - 1)
+    """Cosine annealing from ``learning_rate`` to ``final_learning_rate`` in the last epoch.
+
+    Before it, in ``warmup_epochs`` epochs (none in the paper), the rate rises linearly: attention trained from random
+    weights with Adam's first steps at the full rate often never recovers.
+    """
     first, last = settings.learning_rate, settings.final_learning_rate
+    if epoch < settings.warmup_epochs:
+        return first * (epoch + 1) / (settings.warmup_epochs + 1)
+    share = (epoch - settings.warmup_epochs) / max(1, settings.epochs - 1 - settings.warmup_epochs)
     return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
@@ -31,13 +44,41 @@ def augment(batch: torch.Tensor, settings: ClassificationParams, generator: torc
     return affine(batch, generator, flip=settings.flip, rotate_deg=settings.rotate_deg, crop_scale=settings.crop_scale)
 
 
+def steps_in_pass(images: int, settings: ClassificationParams) -> int:
+    """Optimiser steps that one pass over ``images`` takes."""
+    return math.ceil(images / settings.batch_size)
+
+
+def batches(
+    labels: torch.Tensor, first: int, count: int, settings: ClassificationParams, seed: int, remedy: str
+) -> Iterator[torch.Tensor]:
+    """Indices of the images of ``count`` steps from step ``first`` on; passes over the images follow one another.
+
+    The order of a pass is drawn from (seed, its number), so that any step can be made without those before it.
+    """
+    length, order = steps_in_pass(len(labels), settings), torch.empty(0)
+    for step in range(first, first + count):
+        number, place = divmod(step, length)
+        if place == 0 or not len(order):
+            order = pass_order(remedy, labels, torch.Generator().manual_seed(hash_seed(seed, number, 2)))
+        yield order[place * settings.batch_size : (place + 1) * settings.batch_size]
+
+
 def train(
-    crops: list[np.ndarray], labels: np.ndarray, settings: ClassificationParams, seed: int, folder: Path, device: str
+    crops: list[np.ndarray],
+    labels: np.ndarray,
+    settings: ClassificationParams,
+    seed: int,
+    folder: Path,
+    device: str,
+    remedy: str = "none",
+    steps_per_epoch: int | None = None,
 ) -> None:
     """Train on slices and leave the model in ``folder/model``, its curve in ``folder/training_log.csv``.
 
-    Every epoch draws its order and augmentation from (seed, epoch), so that a training which was interrupted and taken
-    up again from its checkpoint ends where it would have ended.
+    Initial weights, order and augmentation are drawn from the seed, the epoch and the pass: trainings with one seed
+    begin with the same weights, and one that was interrupted and taken up again from its checkpoint ends where it
+    would have ended.
 
     Parameters
     ----------
@@ -45,6 +86,10 @@ def train(
         (height, width) arrays in [0, 1].
     labels
         0 or 1 for each crop, 1 for HE.
+    remedy
+        Against imbalance, one of :data:`hepaper.classification.remedies.REMEDIES`.
+    steps_per_epoch
+        Optimiser steps of an epoch; None for one pass over the crops.
 
     Raises
     ------
@@ -65,6 +110,8 @@ def train(
     network, optimizer = accelerator.prepare(network, optimizer)
     images = to_input(crops, settings.image_size)
     targets = torch.as_tensor(labels)
+    loss_function = loss_of(remedy, targets)
+    steps = steps_per_epoch or steps_in_pass(len(targets), settings)
     checkpoint = folder / "checkpoint.pth"
     rows: list[dict[str, float]] = []
     if checkpoint.is_file():
@@ -79,26 +126,26 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate(epoch, settings)
         generator = torch.Generator().manual_seed(hash_seed(seed, epoch))
-        order = torch.randperm(len(targets), generator=generator)
         network.train()
-        total, right = 0.0, 0
-        for start in range(0, len(order), settings.batch_size):
-            chosen = order[start : start + settings.batch_size]
+        total, right, seen = 0.0, 0, 0
+        for chosen in batches(targets, epoch * steps, steps, settings, seed, remedy):
             batch = augment(images[chosen], settings, generator).to(accelerator.device)
             target = targets[chosen].to(accelerator.device)
             with accelerator.autocast():
                 logits = network(batch)
-                loss = nn.functional.cross_entropy(logits, target)
+                loss = loss_function(logits, target)
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
             optimizer.step()
             total += float(loss.detach()) * len(chosen)
             right += int((logits.detach().argmax(dim=1) == target).sum())
+            seen += len(chosen)
         row = {
             "epoch": epoch,
             "lr": rate(epoch, settings),
-            "train_loss": total / len(order),
-            "train_accuracy": right / len(order),
+            "steps": (epoch + 1) * steps,
+            "train_loss": total / seen,
+            "train_accuracy": right / seen,
         }
         if not math.isfinite(row["train_loss"]):
             raise HepaperError(f"the loss is not finite in epoch {epoch}; lower classification.learning_rate")
@@ -112,7 +159,7 @@ def train(
     with whole_file(folder / "training_log.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows({k: v if k == "epoch" else f"{v:.8g}" for k, v in row.items()} for row in rows)
+        writer.writerows({k: v if k in ("epoch", "steps") else f"{v:.8g}" for k, v in row.items()} for row in rows)
     model = folder / "model"
     with whole_file(model / "network.safetensors") as temporary:
         weights = accelerator.unwrap_model(network).state_dict()

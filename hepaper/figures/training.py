@@ -114,38 +114,35 @@ def benchmark_curves(logs: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @style.in_style
-def classifier_training_curve(log: pd.DataFrame) -> Figure:
-    """Loss, accuracy and learning rate of the classifier over epochs.
+def classifier_training_curve(logs: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figure:
+    """Loss, accuracy and learning rate over epochs, of one classifier or of several arms.
 
     Parameters
     ----------
-    log : DataFrame
-        epoch, train_loss and, where logged, val_loss, train_accuracy, val_accuracy, lr.
+    logs : DataFrame, or {name: DataFrame}
+        epoch, train_loss, train_accuracy, lr; where logged, steps. Epochs are of equal steps in all arms unless the
+        arms are trained the paper's way; the axis counts steps where the log does.
     """
-    if log.empty:
+    named = {"": logs} if isinstance(logs, pd.DataFrame) else dict(logs)
+    if not named or any(log.empty for log in named.values()):
         raise HepaperError("training log: no epoch in it yet")
-    names = {"loss": "Cross-entropy loss", "accuracy": "Accuracy (slices)"}
-    wanted = [name for name in names if f"train_{name}" in log] + (["lr"] if "lr" in log else [])
     figure = style.new_figure(style.WIDTH, 3.0)
-    for axes, name in zip(np.ravel(figure.subplots(1, len(wanted))), wanted, strict=True):
-        if name == "lr":
-            top = float(log["lr"].max())
-            power = int(np.floor(np.log10(top))) if top > 0 else 0
-            _line(axes, log["epoch"], log["lr"] / 10.0**power, color=style.GREY)
-            axes.set_ylabel(f"$\\times\\,10^{{{power}}}$")
-            axes.set_title("Learning rate")
-            axes.set_ylim(bottom=0)
-        else:
-            _line(axes, log["epoch"], log[f"train_{name}"], color=style.BLUE, label="training")
-            if f"val_{name}" in log:
-                _line(axes, log["epoch"], log[f"val_{name}"], color=style.RED, label="validation")
-                axes.legend()
-            axes.set_title(names[name])
-            if name == "accuracy":
-                axes.set_ylim(0, 1)
-        axes.set_xlabel("Epoch")
+    panels = figure.subplots(1, 3)
+    for place, (name, log) in enumerate(named.items()):
+        steps = log["steps"] if "steps" in log else log["epoch"]
+        colour = style.MODEL_COLOURS[place % len(style.MODEL_COLOURS)]
+        for axes, column in zip(panels, ("train_loss", "train_accuracy", "lr"), strict=True):
+            _line(axes, steps, log[column], color=colour, label=name, ls=("-", "--", ":")[place % 3])
+        panels[0].set_xlabel("Optimiser steps" if "steps" in log else "Epoch")
+    for axes, title in zip(panels, ("Cross-entropy loss", "Accuracy (slices)", "Learning rate"), strict=True):
+        axes.set(title=title, xlabel=panels[0].get_xlabel())
         axes.grid(axis="y")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+    panels[1].set_ylim(0, 1)
+    panels[2].set_ylim(bottom=0)
+    panels[2].ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
+    if len(named) > 1:
+        panels[0].legend()
     return figure
 
 

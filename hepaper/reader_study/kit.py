@@ -122,7 +122,7 @@ def as_generated(path: Path, size: int) -> np.ndarray:
 
 def _generated_size(pixels: np.ndarray, size: int) -> np.ndarray:
     """To the generator's resolution in the very way its training images took; no change where it has it."""
-    from hepaper.classification.model import to_input
+    from hepaper.crops import to_input
 
     channels = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, -1, 0))
     batch = (to_input([channel.astype(np.float32) / 255 for channel in channels], size)[:, 0] + 1) / 2

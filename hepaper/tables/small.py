@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from hepaper.published import SPLIT_NAMES
@@ -96,3 +99,20 @@ def oracle(table: pd.DataFrame) -> pd.DataFrame:
             "p": [_text.p_value(value) for value in table["p_value"]],
         }
     )  # fmt: skip
+
+
+def arms_table(arms: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """What each arm is trained on and for how long: ``{name: {he, nhe, synthetic, steps, passes}}``."""
+    return pd.DataFrame(
+        [
+            {
+                "Arm": name,
+                "Real HE": arm["he"] - arm["synthetic"],
+                "Synthetic HE": arm["synthetic"],
+                "Real NHE": arm["nhe"],
+                "Optimiser steps": arm["steps"],
+                "Times each image is seen": _text.number(arm["passes"], 1),
+            }
+            for name, arm in arms.items()
+        ]
+    )
