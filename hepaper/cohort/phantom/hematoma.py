@@ -117,8 +117,8 @@ def make_hematoma(patient: Patient, timepoint: str, head: Head, seed: int) -> He
     smooth = np.broadcast_to(np.sqrt((rx / axes[0]) ** 2 + (ry / axes[1]) ** 2 + (rz / axes[2]) ** 2), shape)
     smooth = (smooth - 1) * np.float32(radius)
     length = max(0.55 * radius, 5.0) / STEP
-    rough = smooth_noise(rng, shape, (1.5 * length, length, length))
-    rough += 0.5 * smooth_noise(rng, shape, (0.9 * length, 0.5 * length, 0.5 * length))
+    rough = smooth_noise(rng, shape, (3 * length, length, length))
+    rough += 0.5 * smooth_noise(rng, shape, (1.5 * length, 0.5 * length, 0.5 * length))
     wall = _wall(patient, head, x, y, z, shape, radius)
 
     strength = _strength(patient, smooth, rough, wall)
@@ -231,7 +231,7 @@ def _satellites(
     if patient.satellites == 0:
         return None
     level = _with_volume(body, wall, None, 0.96 * patient.baseline_ml)
-    size = max(0.21 * radius, 2.8)
+    size = max(0.24 * radius, 3.4)
     around = np.arange(-int(1.4 * size / STEP) - 2, int(1.4 * size / STEP) + 3)
     ball = np.stack(np.meshgrid(around, around, around), axis=-1).reshape(-1, 3)
     ball = ball[np.linalg.norm(ball, axis=1) * STEP < 1.2 * size + 1.5]
@@ -247,14 +247,14 @@ def _satellites(
         body_steps = np.flatnonzero(level[place[:, 2], place[:, 1], place[:, 0]] < 0)
         if not len(body_steps):
             continue
-        for gap in (1.8, 3.3, 4.8):  # farther out where a neighboring bulge would swallow it
+        for gap in (3.0, 4.5, 6.0):  # farther out where a neighboring bulge would swallow it
             spot = start + (steps[body_steps[-1]] + size + gap) * direction
             node = np.round((spot - origin) / STEP).astype(int)
             if not np.all((node > 2) & (node < last - 2)):
                 break
             near = np.clip(node + ball, 0, last)
             apart = bool((level[near[:, 2], near[:, 1], near[:, 0]] > 0).all())
-            if apart or gap == 4.8:
+            if apart or gap == 6.0:
                 cut = max(float(wall[node[2], node[1], node[0]]), -size - 1)
                 candidates.append((not apart, cut, spot))
                 break

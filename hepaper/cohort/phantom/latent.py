@@ -59,7 +59,7 @@ ONSET_MEDIAN_H, ONSET_LOG_SD = 4.0, 0.8
 #: satellites and how often they come; three or more are an island sign
 SATELLITE_SHARE = np.array([0.45, 0.22, 0.14, 0.11, 0.08])
 #: weights of the z-scored features in the logit
-VISIBLE_WEIGHT = {"heterogeneity": 1.32, "irregularity": 1.10, "satellites": 0.87, "volume": 0.32}
+VISIBLE_WEIGHT = {"heterogeneity": 1.65, "irregularity": 0.90, "satellites": 0.60, "volume": 0.30}
 ONSET_WEIGHT, NOISE_WEIGHT = 0.55, 0.50
 #: log-normal growth of expanders, before truncation to what counts as expansion
 GROWTH_MEDIAN_ML, GROWTH_LOG_SD = 16.5, 1.08
