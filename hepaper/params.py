@@ -64,6 +64,8 @@ class PreprocessParams(Section):
     """Paper, Methods: 0.5 x 0.5 x 5 mm, linear interpolation."""
 
     spacing_mm: Triple = (5.0, 0.5, 0.5)  # z, y, x
+    grid: Literal["centred", "first_voxel"] = "centred"  # first_voxel: begins at the centre of the scan's first voxel
+    outside: Literal["air", "pixel_type"] = "air"  # pixel_type: the number that stands for int16, 2, as HU
 
 
 NetworkName = Literal["umamba_enc", "umamba_bot", "nnunet", "nnformer", "unetrpp"]
@@ -99,6 +101,7 @@ class BenchmarkParams(TrainingParams):
     patients: Positive | None = 500  # None: all of the training split
     learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (1e-3,)  # the first decides
     winner: Literal["highest", "cheapest_equal"] = "highest"
+    split: Literal["patient", "scan"] = "patient"  # scan: nnU-Net's own, which may part a patient's two scans
 
 
 class SegmentationParams(TrainingParams):
@@ -107,6 +110,7 @@ class SegmentationParams(TrainingParams):
     network: Literal["winner"] | NetworkName = "winner"
     learning_rate: PositiveFloat = 1e-3
     train_patients: Positive | None = None  # train on this many training patients, None: on all of them
+    split: Literal["patient", "scan", "all"] = "patient"  # as benchmark.split; all: nothing is held out
 
 
 class VolumeParams(Section):
@@ -123,6 +127,10 @@ class RoiParams(Section):
     window_width: PositiveFloat = 80.0
     margin_mm: Annotated[float, Field(ge=0)] = 0.0
     min_size_px: Positive = 8  # a smaller box is grown about its centre
+    components: Literal["near", "largest"] = "near"  # whose rectangle; largest: and the whole mask chooses the slice
+    rectangle: Literal["shared", "slice"] = "shared"  # slice: each of the three has its own
+    upsample: Annotated[float, Field(ge=1)] = 1.0  # finer voxels on all three axes, before slices are chosen
+    mask_interpolation: Literal["nearest", "bspline"] = "nearest"  # of upsampled masks; bspline: cut to whole numbers
 
 
 class AugmentationParams(Section):
@@ -194,12 +202,16 @@ class ClassificationParams(Section):
     batch_size: Positive = 256
     learning_rate: PositiveFloat = 2e-4
     final_learning_rate: Annotated[float, Field(ge=0)] = 1e-4
+    final_rate_is: Literal["rate", "factor"] = "rate"  # factor: final_learning_rate is a share of learning_rate
     warmup_epochs: Count = 0  # of linearly rising rate, for networks that start from random weights
+    first_epoch_warmup: bool = False  # the rate rises from a thousandth, step by step, through the first epoch
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    fit: Literal["resize", "crop"] = "resize"  # crop: random resized crops in training, the centre of the ROI later
     flip: bool = True  # random left-right flips
     crop_scale: Annotated[float, Field(gt=0, le=1)] = 0.8  # smallest share of the area a random crop keeps
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 0.0  # random rotations up to this angle either way
     training_length: Literal["steps", "epochs"] = "steps"  # steps: alike in all arms; epochs: the paper's
+    keep: Literal["last", "best_internal", "best_external"] = "last"  # best_*: the epoch of most slices right, on whom
     seeds: Positive = 3  # trainings of each arm, from study.seed on; the first stands for the arm
     folds: Annotated[int, Field(ge=0)] = 5  # of the cross-validation by patient; 0 or 1: none
     main: Literal["1:1", "1:2", "1:4"] = "1:2"  # the arm that is explained and used; the paper's best
@@ -211,7 +223,15 @@ class StatisticsParams(Section):
 
     confidence: Fraction = 0.95
     interval: Literal["wilson", "wald"] = "wilson"
-    threshold: Literal["youden", "half"] = "youden"  # youden: on the training patients, then frozen
+    threshold: Literal["youden_cv", "youden", "half"] = "youden_cv"  # on cross-validated or apparent training scores
+
+
+class GradcamParams(Section):
+    """Where the classifier looks (paper, Fig. 6H)."""
+
+    per_group: Positive = 2  # examples of true and false positives and negatives
+    random_draws: Positive = 10  # randomised networks that the trained one is compared with
+    bootstrap: Positive = 2_000
 
 
 class CalibrationParams(Section):
@@ -244,6 +264,7 @@ class Params(Section):
     reader_study: ReaderStudyParams = ReaderStudyParams()
     classification: ClassificationParams = ClassificationParams()
     statistics: StatisticsParams = StatisticsParams()
+    gradcam: GradcamParams = GradcamParams()
     calibration: CalibrationParams = CalibrationParams()
     book: BookParams = BookParams()
 

@@ -1,4 +1,4 @@
-"""What the paper prints (``published.yml``), as plain data and as tables."""
+"""What the paper prints (``audit/published.yml``), as plain data and as tables."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ METRICS = ("auc", "accuracy", "sensitivity", "specificity", "npv", "ppv")  # in 
 
 
 def load_published() -> dict[str, Any]:
-    """All of ``published.yml``: one section a table or figure, each with its ``source`` in the paper."""
-    return yaml.safe_load(resources.files("hepaper").joinpath("published.yml").read_text("utf-8"))
+    """All of ``audit/published.yml``: one section a table or figure, each with its ``source`` in the paper."""
+    return yaml.safe_load(resources.files("hepaper").joinpath("audit", "published.yml").read_text("utf-8"))
 
 
 def table1() -> pd.DataFrame:

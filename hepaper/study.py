@@ -33,7 +33,7 @@ from hepaper.errors import HepaperError
 from hepaper.params import Params, from_notebook, load_params
 
 PACKAGE = Path(__file__).parent
-_CODE = (".py", ".html", ".css", ".js", ".json")
+_CODE = (".py", ".html", ".css", ".js", ".json", ".yml")
 LIBRARIES = [
     "torch",
     "torchvision",
@@ -76,6 +76,7 @@ class Stage:
 _GENERATOR = ("dataset", "kan", "ukan", "schedule", "train", "sample", "sets", "stage")
 
 STAGES = (
+    Stage("audit", "00_audit_numbers", "audit", (), (), ("audit", "stats"), ("figures", "tables")),
     Stage("cohort", "01_cohort", "cohort", (), ("cohort", "study.seed"), ("cohort",), ("figures", "tables")),
     Stage(
         "phantom",
@@ -163,9 +164,18 @@ STAGES = (
         "statistics",
         ("cohort", "volume", "classification"),
         ("statistics",),
-        ("stats", "statistics.py"),
+        ("stats", "statistics.py", "comparison.py", "classification/arms.py"),
         ("figures", "tables"),
-        reads=("classification/*/predictions.csv",),
+        reads=("classification/*/predictions.csv", "classification/*/cross_validated.csv"),
+    ),
+    Stage(
+        "gradcam",
+        "13_gradcam",
+        "gradcam",
+        ("segmentation", "roi", "classification", "statistics"),
+        ("gradcam", "study.seed"),
+        ("gradcam", "crops.py"),
+        ("figures", "tables"),
     ),
     Stage(
         "calibration",
@@ -176,6 +186,26 @@ STAGES = (
         ("calibration.py", "stats"),
         ("figures", "tables"),
     ),
+    Stage(
+        "beyond",
+        "15_beyond",
+        "beyond",
+        ("cohort", "volume", "roi", "augmentation", "classification", "statistics"),
+        ("beyond", "statistics", "study.seed"),
+        ("beyond", "stats"),
+        ("figures", "tables"),
+        reads=("classification/*/predictions.csv",),
+    ),
+    Stage(
+        "audit_code",
+        "16_audit_code",
+        "audit_code",
+        ("cohort", "preprocess", "segmentation", "volume", "roi", "augmentation", "classification"),
+        ("audit_code", "study.seed"),
+        ("audit",),
+        ("figures", "tables"),
+    ),
+    Stage("reporting", "17_reporting", "reporting", (), ("cohort.source",), ("audit",), ("figures", "tables")),
 )
 
 

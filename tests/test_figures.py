@@ -11,8 +11,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import auc as area_under
 
 from hepaper import figures, published
+from hepaper.comparison import Threshold, seed_aucs, seed_differences
 from hepaper.errors import HepaperError
-from hepaper.figures import style
+from hepaper.figures import classification, style
 from hepaper.stats import classification_metrics, roc_auc
 
 SIZES = {"study": (40, 25, 20), "four patients": (2, 1, 1)}
@@ -66,9 +67,25 @@ COUNTS = {
 }
 
 
+def three_arms(sizes, seeds=3):
+    """Predictions of the three arms, and their scores with every seed."""
+    models = {name: patients(sizes, number) for number, name in enumerate(("ViT-1:1", "ViT-1:2", "ViT-1:4"))}
+    parts = [
+        patients(sizes, 10 * seed + number).assign(model=name, seed=seed)
+        for seed in range(seeds)
+        for number, name in enumerate(models)
+    ]
+    return models, pd.concat(parts, ignore_index=True)
+
+
+def oracle_of(table):
+    return table[["patient_id"]].assign(oracle_score=table["he"] + np.random.default_rng(9).normal(size=len(table)))
+
+
 def draw_all(sizes):
     """Every figure of the package, by name."""
     table = patients(sizes)
+    arms, seeds = three_arms(sizes)
     labels = table[["patient_id", "baseline_ml", "followup_ml", "he"]]
     few = sum(sizes) < 10
     image, mask = scan()
@@ -92,9 +109,13 @@ def draw_all(sizes):
         "dice": figures.dice_iou_by_split(table),
         "agreement": figures.volume_agreement(table["baseline_ml"], table["followup_ml"]),
         "bland altman": figures.bland_altman(table["baseline_ml"], table["followup_ml"]),
-        "roc": figures.roc_curves(table, oracle=0.85),
-        "roc of models": figures.roc_curves(models),
-        "bars": figures.metric_bars(table, 0.5, published="ViT-1:4"),
+        "roc": figures.roc_curves(table, oracle_of(table)),
+        "roc of models": figures.roc_curves(arms, oracle_of(table)),
+        "bars": figures.metric_bars(table, 0.5),
+        "bars of arms": figures.metric_bars(arms, dict.fromkeys(arms, 0.5), published=True),
+        "figure 6": classification.figure6(arms, 0.5, oracle_of(table)),
+        "figure 6 of one": classification.figure6({"mine": table}, 0.5),
+        "seeds": classification.seed_comparison(seed_aucs(seeds), seed_differences(seeds)),
         "bars of models": figures.metric_bars(models, {"ViT-1:2": 0.5, "ViT-1:4": 0.6}, interval="wald"),
         "scores": figures.score_distributions(
             {"train": {"no HE": [0.1, 0.2], "HE": [0.7]}, "external_2": {"no HE": [], "HE": []}}
@@ -151,7 +172,7 @@ def test_saved_twice_is_saved_alike(tmp_path):
     """Property: drawing and saving again gives the same bytes, in SVG and PNG, without a date."""
     for folder in ("first", "second"):
         image, mask = scan()
-        figures.save_figure(figures.roc_curves(patients(SIZES["study"]), oracle=0.85), tmp_path / folder, "roc")
+        figures.save_figure(figures.roc_curves(patients(SIZES["study"])), tmp_path / folder, "roc")
         figures.save_figure(figures.slice_montage([image], [mask], ["P001"]), tmp_path / folder, "montage")
     names = sorted(file.name for file in (tmp_path / "first").iterdir())
     assert names == ["montage.png", "montage.svg", "roc.png", "roc.svg"]
@@ -201,20 +222,28 @@ def test_distributions_show_the_paper():
     assert sorted(shown) == pytest.approx(sorted(table["followup_ml"] - table["baseline_ml"]))
 
 
-def test_roc_curve_has_the_auc_of_its_legend():
-    """Oracle: the trapezoid area under the drawn curve; the oracle's curve has the area asked for."""
-    table = patients(SIZES["study"])
-    figure = figures.roc_curves(table, oracle=0.85)
-    for axes, split in zip(figure.axes, published.SPLITS, strict=True):
-        rows = table[table["split"] == split]
-        expected = roc_auc(rows["label"], rows["score"])
-        _, curve, oracle = axes.lines
-        assert area_under(*curve.get_data()) == pytest.approx(expected.auc)
-        assert area_under(*oracle.get_data()) == pytest.approx(0.85, abs=2e-3)
-        assert (
-            f"{expected.auc:.3f} ({expected.ci_low:.3f}–{expected.ci_high:.3f})"
-            in axes.get_legend().texts[0].get_text()
-        )
+def test_roc_curves_have_the_areas_of_their_legend():
+    """Oracle: the trapezoid area under every drawn curve, the oracle's on the same patients among them; models can be
+    told apart without colour."""
+    models, _ = three_arms(SIZES["study"])
+    truth = oracle_of(models["ViT-1:1"])
+    alone, together = figures.roc_curves(models["ViT-1:1"], truth), figures.roc_curves(models, truth)
+    six = classification.figure6(models, 0.5, truth)
+    for place, split in enumerate(published.SPLITS):
+        for figure, axes in ((alone, alone.axes[place]), (together, together.axes[place]), (six, six.axes[2 * place])):
+            _, *curves, oracle = axes.lines
+            texts = [text.get_text() for text in axes.get_legend().texts]
+            assert len({str(line._dash_pattern) for line in [*curves, oracle]}) == len(curves) + 1
+            for (name, table), line, text in zip(models.items(), curves, texts, strict=False):
+                rows = table[table["split"] == split]
+                expected = roc_auc(rows["label"], rows["score"])
+                assert area_under(*line.get_data()) == pytest.approx(expected.auc)
+                shown = f"{expected.auc:.3f} ({expected.ci_low:.3f}–{expected.ci_high:.3f})"
+                assert text == f"{name if figure is not alone else 'ViT'} {shown}"
+            rows = models["ViT-1:1"].merge(truth, on="patient_id").query("split == @split")
+            expected = roc_auc(rows["label"], rows["oracle_score"])
+            assert area_under(*oracle.get_data()) == pytest.approx(expected.auc)
+            assert texts[-1].startswith(f"oracle {expected.auc:.3f}")
 
 
 def test_one_class_is_said_not_drawn():
@@ -236,11 +265,56 @@ def test_bars_and_matrices_show_the_metrics():
     axes = figures.metric_bars(table, 0.6).axes[0]
     heights = [bar.get_height() for bar in axes.patches]
     assert heights[1:] == [getattr(expected, name).value for name in published.METRICS[1:]]
+    axes = figures.metric_bars({"ViT-1:2": table}, Threshold(0.6, "apparent"), published=True).axes[0]
+    (marks,) = [line for line in axes.lines if line.get_marker() == "D"]
+    theirs = published.table3().set_index(["split", "model"]).loc[("train", "ViT-1:2"), list(published.METRICS)]
+    assert marks.get_ydata().tolist() == theirs.tolist()
+    assert [bar.get_height() for bar in axes.patches] == heights
     axes = figures.confusion_matrices(table, 0.6).axes[0]
     counts = [int(text.get_text().split("\n")[0]) for text in axes.texts]
     assert counts == [
         expected.true_positives, expected.false_negatives, expected.false_positives, expected.true_negatives,
     ]  # fmt: skip
+
+
+def test_figure_6_has_all_its_panels():
+    """Oracle: the paper's letters; every external patient stands once in the matrices of every arm."""
+    models, _ = three_arms(SIZES["study"])
+    figure = classification.figure6(models, {"ViT-1:1": 0.5, "ViT-1:2": 0.6, "ViT-1:4": 0.7})
+    words = words_of(figure).split("\n")
+    assert [word for word in words if word in list("ABCDEFGH")] == list("ABCDEFG")
+    matrices = figure.axes[6:]
+    counts = [[int(text.get_text().split("\n")[0]) for text in axes.texts[:4]] for axes in matrices]
+    assert [sum(four) for four in counts] == [25] * 3 + [20] * 3
+    rows = models["ViT-1:2"].query("split == 'external_2'")
+    expected = classification_metrics(rows["label"], rows["score"], 0.6)
+    assert counts[4][0] == expected.true_positives
+    with pytest.raises(HepaperError, match="none given for ViT-1:4"):
+        classification.figure6(models, {"ViT-1:1": 0.5, "ViT-1:2": 0.6})
+
+
+def test_seeds_beside_arms():
+    """Oracle: the numbers given: AUCs of every seed, differences seed by seed, intervals, the paper's differences."""
+    _, seeds = three_arms(SIZES["study"])
+    aucs, differences = seed_aucs(seeds), seed_differences(seeds)
+    figure = classification.seed_comparison(aucs, differences)
+    left, right = figure.axes[2:]
+    dots = sorted(y for line in left.lines if line.get_marker() == "o" for y in line.get_ydata())
+    assert dots == pytest.approx(sorted(aucs.query("split == 'external_2'")["auc"]))
+    rows = differences.query("split == 'external_2'").reset_index()
+    wide = aucs.query("split == 'external_2'").pivot(index="seed", columns="model", values="auc")
+    by_seed = [line.get_xdata() for line in right.lines if line.get_marker() == "o" and line.get_markersize() == 4]
+    assert by_seed[0] == pytest.approx((wide["ViT-1:2"] - wide["ViT-1:1"]).to_numpy())
+    ends = [
+        tuple(line.get_xdata()) for line in right.lines if len(line.get_xdata()) == 2 and line.get_color() != style.INK
+    ]
+    assert ends[:2] == [pytest.approx(tuple(rows.loc[0, [f"{kind}low", f"{kind}high"]])) for kind in ("both_", "")]
+    marks = [line.get_xdata()[0] for line in right.lines if line.get_marker() == "D"]
+    assert marks == [0.043, 0.053]
+    none = classification.seed_comparison(seed_aucs(seeds.assign(label=0)), seed_differences(seeds.assign(label=0)))
+    assert words_of(none).count("no AUC: one class only") == 2
+    with pytest.raises(HepaperError, match="no external set"):
+        classification.seed_comparison(aucs.iloc[:0], differences.iloc[:0])
 
 
 def test_bland_altman_lines():
@@ -298,7 +372,7 @@ def test_one_epoch_is_seen():
         lambda: figures.volume_agreement([1, 2], [1]),
         lambda: figures.bland_altman([1], [float("nan")]),
         lambda: figures.roc_curves({}),
-        lambda: figures.metric_bars(patients((4, 4, 4)), 0.5, published="ViT-2:1"),
+        lambda: figures.metric_bars({"a": patients((4, 4, 4))}, {"b": 0.5}),
         lambda: figures.flowchart(pd.DataFrame({"kind": ["total"]})),
         lambda: figures.distributions_vs_table1(patients((4, 4, 4))),
     ],

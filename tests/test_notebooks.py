@@ -31,9 +31,9 @@ def source(cell: dict) -> str:
 
 
 def test_one_notebook_a_stage_in_order() -> None:
-    """Oracle: the pipeline's list of stages; their numbers count from 01."""
+    """Oracle: the pipeline's list of stages; their numbers count from 00."""
     assert [stage.notebook for stage in STAGES] == IDS
-    assert [name[:3] for name in IDS] == [f"{number:02d}_" for number in range(1, len(STAGES) + 1)]
+    assert [name[:3] for name in IDS] == [f"{number:02d}_" for number in range(len(STAGES))]
 
 
 def test_the_book_has_them_in_order(repository: Path) -> None:

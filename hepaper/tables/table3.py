@@ -1,23 +1,29 @@
-"""Table 3: the classifiers' performance on the three splits, and DeLong's comparison of models."""
+"""Table 3: the classifiers' performance on training and external sets, beside the paper's."""
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Mapping
 from typing import TypeAlias
 
 import pandas as pd
 
+from hepaper import comparison
+from hepaper.comparison import Threshold
 from hepaper.errors import HepaperError
-from hepaper.published import METRICS, SPLIT_NAMES, SPLITS, load_published
+from hepaper.published import METRICS
 from hepaper.published import table3 as published_table3
-from hepaper.stats import classification_metrics, delong_test, roc_auc
 from hepaper.stats.metrics import Interval
 from hepaper.tables import _text
 
 Models: TypeAlias = pd.DataFrame | Mapping[str, pd.DataFrame]
 FIRST = "Cohorts"
+#: the paper's training rows are apparent too
+COHORTS = {
+    "train": "Training set, apparent",
+    "train_cv": "Training set, cross-validated",
+    "external_1": "External validation set 1",
+    "external_2": "External validation set 2",
+}
 
 
 def _named(predictions: Models) -> dict[str, pd.DataFrame]:
@@ -31,10 +37,11 @@ def _named(predictions: Models) -> dict[str, pd.DataFrame]:
 
 def table3(
     predictions: Models,
-    thresholds: float | Mapping[str, float],
+    thresholds: float | Threshold | Mapping[str, float | Threshold],
     confidence: float = 0.95,
     interval: Interval = "wilson",
     as_numbers: bool = False,
+    validated: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """The paper's Table 3 for one model or several.
 
@@ -42,12 +49,14 @@ def table3(
     ----------
     predictions : DataFrame, or {model: DataFrame}
         ``predictions.csv``: patient_id, split, label (0 | 1), score.
-    thresholds : float, or {model: float}
+    thresholds : float or Threshold, or {model: float or Threshold}
         Patients scored at or above it are called expanders; the same for all splits.
     confidence, interval
         AUC intervals are DeLong's; the others Wilson's or, as in the paper, Wald's.
     as_numbers : bool
-        Instead of text: split, model, n, threshold, and each metric with ``_low`` and ``_high``.
+        Instead of text: what :func:`hepaper.comparison.performance` returns.
+    validated : {model: DataFrame}, optional
+        Cross-validated scores of the training patients: label, score. They get rows of their own.
 
     Returns
     -------
@@ -60,39 +69,26 @@ def table3(
         If a column or a model's threshold is missing, or a label or score is.
     """
     models = _named(predictions)
-    limits = dict(thresholds) if isinstance(thresholds, Mapping) else dict.fromkeys(models, float(thresholds))
+    limits = dict(thresholds) if isinstance(thresholds, Mapping) else dict.fromkeys(models, thresholds)
     if missing := [name for name in models if name not in limits]:
         raise HepaperError(f"thresholds: none given for {', '.join(missing)}")
-    rows = []
-    for split, (model, table) in itertools.product(SPLITS, models.items()):
-        part = table[table["split"] == split]
-        row = {"split": split, "model": model, "n": len(part), "threshold": limits[model]}
-        row |= dict.fromkeys((f"{m}{end}" for m in METRICS for end in ("", "_low", "_high")), math.nan)
-        row["note"] = ""
-        classes = part["label"].nunique()
-        if classes < 2:
-            row["note"] = "no patients" if part.empty else "only one of HE and NHE among these patients"
-            rows.append(row)
-            continue
-        measured = classification_metrics(part["label"], part["score"], limits[model], confidence, interval)
-        auc = roc_auc(part["label"], part["score"], confidence)
-        row |= {"auc": auc.auc, "auc_low": auc.ci_low, "auc_high": auc.ci_high}
-        for metric in METRICS[1:]:
-            share = getattr(measured, metric)
-            row |= {metric: share.value, f"{metric}_low": share.ci_low, f"{metric}_high": share.ci_high}
-        rows.append(row)
-    numbers = pd.DataFrame(rows)
-    return numbers if as_numbers else _printed(numbers, confidence)
+    values = {name: limit.value if isinstance(limit, Threshold) else limit for name, limit in limits.items()}
+    numbers = comparison.performance(models, values, confidence, interval, validated)
+    shown = {
+        name: str(limit) if isinstance(limit, Threshold) else _text.number(limit) for name, limit in limits.items()
+    }
+    return numbers if as_numbers else _printed(numbers.assign(threshold=numbers["model"].map(shown)), confidence)
 
 
 def _printed(numbers: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
     names = {"auc": "AUC", "npv": "NPV", "ppv": "PPV"}
-    table = pd.DataFrame({FIRST: numbers["split"].map(SPLIT_NAMES), "Models": numbers["model"]})
+    table = pd.DataFrame({FIRST: numbers["split"].map(COHORTS), "Models": numbers["model"]})
     for metric in METRICS:
         table[f"{names.get(metric, metric.capitalize())} ({confidence:.0%} CI)"] = [
             _text.interval(*values)
             for values in numbers[[metric, f"{metric}_low", f"{metric}_high"]].itertuples(index=False)
         ]
+    table["Threshold"] = numbers["threshold"]
     table["Note"] = numbers["note"]
     return table
 
@@ -107,45 +103,10 @@ def table3_beside_published(table: pd.DataFrame) -> pd.DataFrame:
     HepaperError
         If ``table`` is not what :func:`table3` returns as text.
     """
-    paper = _printed(published_table3().assign(note=""))
+    paper = _printed(published_table3().assign(threshold="not stated", note=""))
     if FIRST not in table or len(table.columns) != len(paper.columns):
         raise HepaperError("table: expected the text table that table3() returns")
     paper.columns = table.columns
     both = pd.concat([table.assign(Source="this study"), paper.assign(Source="paper")])
-    both = pd.concat([both[both[FIRST] == name] for name in SPLIT_NAMES.values()], ignore_index=True)
+    both = pd.concat([both[both[FIRST] == name] for name in COHORTS.values()], ignore_index=True)
     return both[[FIRST, "Source", *table.columns[1:]]]
-
-
-def delong_table(predictions: Mapping[str, pd.DataFrame], confidence: float = 0.95) -> pd.DataFrame:
-    """Every pair of models compared on the same patients, a row a split and pair, in numbers.
-
-    Columns split, model_a, model_b, n, auc_a, auc_b, delta, ci_low, ci_high, z, p_value, note, and where the
-    paper prints that pair published_delta and published_p (``<0.001`` as printed).
-
-    Raises
-    ------
-    HepaperError
-        If two models did not score the same patients with the same labels.
-    """
-    models = _named(predictions)
-    published = load_published()["delong"]
-    rows = []
-    for split, (a, b) in itertools.product(SPLITS, itertools.combinations(models, 2)):
-        first, second = (m[m["split"] == split].set_index("patient_id").sort_index() for m in (models[a], models[b]))
-        if not first.index.equals(second.index) or (first["label"] != second["label"]).any():
-            raise HepaperError(f"{a} and {b}: different patients or labels in {split}; a paired test needs the same")
-        row = {"split": split, "model_a": a, "model_b": b, "n": len(first)}
-        row |= dict.fromkeys(("auc_a", "auc_b", "delta", "ci_low", "ci_high", "z", "p_value"), math.nan)
-        row["note"] = ""
-        if first["label"].nunique() < 2:
-            row["note"] = "no patients" if first.empty else "only one of HE and NHE among these patients"
-        else:
-            row |= vars(delong_test(first["label"], first["score"], second["score"], confidence))
-        # the paper prints ViT-1:2 against the others
-        pair, sign = (b, 1) if a == "ViT-1:2" else (a, -1) if b == "ViT-1:2" else (None, 0)
-        printed = published.get(split, {}).get(pair)
-        row["published_delta"] = sign * printed["delta"] if printed else math.nan
-        row["published_p"] = "" if not printed else str(printed.get("p_value", f"<{printed.get('p_below')}"))
-        rows.append(row)
-    columns = "split model_a model_b n auc_a auc_b delta ci_low ci_high z p_value note published_delta published_p"
-    return pd.DataFrame(rows, columns=columns.split())
