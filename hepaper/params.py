@@ -214,7 +214,7 @@ class ClassificationParams(Section):
     keep: Literal["last", "best_internal", "best_external"] = "last"  # best_*: the epoch of most slices right, on whom
     seeds: Positive = 3  # trainings of each arm, from study.seed on; the first stands for the arm
     folds: Annotated[int, Field(ge=0)] = 5  # of the cross-validation by patient; 0 or 1: none
-    main: Literal["1:1", "1:2", "1:4"] = "1:2"  # the arm that is explained and used; the paper's best
+    main: Literal["ViT-1:1", "ViT-1:2", "ViT-1:4"] = "ViT-1:2"  # the arm that is explained and used; the paper's best
     checkpoint_every: Positive = 10  # epochs
 
 
@@ -229,8 +229,8 @@ class StatisticsParams(Section):
 class GradcamParams(Section):
     """Where the classifier looks (paper, Fig. 6H)."""
 
-    per_group: Positive = 2  # examples of true and false positives and negatives
-    random_draws: Positive = 10  # randomised networks that the trained one is compared with
+    per_group: Annotated[int, Field(gt=0, le=4)] = 2  # examples of true and false positives and negatives
+    random_draws: Annotated[int, Field(ge=2)] = 20  # randomised networks that the trained one is compared with
     bootstrap: Positive = 2_000
 
 
@@ -241,6 +241,34 @@ class CalibrationParams(Section):
     resamples: Positive = 1_000  # of each bootstrap interval
     power_replicates: Positive = 2_000
     tolerance: Fraction = 0.01  # an error rate this close to the nominal one is as good as it
+
+
+Switched = Literal[
+    "window", "upsampling", "mask", "box", "final_rate", "warmup", "input", "checkpoint_internal",
+    "checkpoint_external", "together", "generator", "segmentation_scan", "segmentation_all",
+]  # fmt: skip
+
+
+class AuditCodeParams(Section):
+    """What of the released code's differences is measured by training (hepaper/audit/differences.yml)."""
+
+    trainings: tuple[Switched, ...] = ("window", "mask", "input", "together")
+    heads: Positive = 50  # heads of random weights whose choice of a class is compared with the trained one's
+
+
+class BeyondParams(Section):
+    """What the paper does not look at: calibration, decisions, doubt, subgroups, clinical variables, rivals."""
+
+    bins: Positive = 8  # of the calibration plot
+    bootstrap: Positive = 1_000
+    threshold_range: tuple[Fraction, Fraction] = (0.05, 0.5)  # of risks at which one might act, for decision curves
+    coverages: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (
+        1.0, 0.9, 0.8, 0.7, 0.6, 0.5,
+    )  # fmt: skip
+    conformal_level: Fraction = 0.9
+    random_splits: Positive = 1_000  # of the check of the conformal guarantee
+    onset_cut_h: PositiveFloat = 6.0  # hours from onset to CT that divide early from late scans
+    smallest_group: Annotated[int, Field(ge=2)] = 5  # patients of a class below which no AUC, test or fit is given
 
 
 class BookParams(Section):
@@ -266,6 +294,8 @@ class Params(Section):
     statistics: StatisticsParams = StatisticsParams()
     gradcam: GradcamParams = GradcamParams()
     calibration: CalibrationParams = CalibrationParams()
+    audit_code: AuditCodeParams = AuditCodeParams()
+    beyond: BeyondParams = BeyondParams()
     book: BookParams = BookParams()
 
     def to_yaml(self) -> str:
@@ -364,6 +394,11 @@ def from_notebook(variables: Mapping[str, Any]) -> Params:
     values: dict[str, Any] = {}
     knobs: dict[str, Any] = {}
     for name, value in variables.items():
+        if name in Params.model_fields and not isinstance(value, Mapping):
+            raise HepaperError(
+                f"notebook parameters: '{name}' is a section of parameters and now holds a {type(value).__name__}; "
+                "give what is imported under that name another one"
+            )
         if name.startswith("_") or name in _IPYTHON or isinstance(value, ModuleType) or callable(value):
             continue
         (knobs if "__" in name else values)[name] = value

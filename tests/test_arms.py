@@ -73,7 +73,7 @@ def test_names_and_sets() -> None:
     assert {NAMES[arm]: name for arm, name in TRAINING_SETS.items()} == {
         "ViT-1:1": "ukan_balanced", "ViT-1:2": "ukan_semibalanced", "ViT-1:4": "real_imbalanced",
     }  # fmt: skip
-    assert [arm_of(ratio) for ratio in ("1:1", "1:2", "1:4")] == list(NAMES)
+    assert [arm_of(name) for name in ("ViT-1:1", "ViT-1:2", "ViT-1:4")] == list(NAMES)
 
 
 def test_every_arm_takes_the_same_steps(study: Study) -> None:
@@ -154,7 +154,9 @@ def test_cross_validation_leaves_patients_out(study: Study, monkeypatch: pytest.
 def test_no_external_patient_is_trained_on(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the split column of every image that any training is given."""
     given: list[pd.DataFrame] = []
-    monkeypatch.setattr(stage_module, "train_and_score", lambda study, training_set, *rest, **options: given.append(training_set))
+    monkeypatch.setattr(
+        stage_module, "train_and_score", lambda study, training_set, *rest, **options: given.append(training_set)
+    )
     none = pd.Series(dtype=int)
     for arm in NAMES:
         for seed in (5, 6):

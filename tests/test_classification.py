@@ -19,8 +19,17 @@ from hepaper.classification import model as model_module
 from hepaper.classification import train as train_module
 from hepaper.classification.model import HE, Classifier, build
 from hepaper.classification.stage import patient_scores
-from hepaper.classification.train import augment, batches, hash_seed, rate, steps_in_pass, train
-from hepaper.crops import load_crops, to_input
+from hepaper.classification.train import (
+    TrainingImages,
+    augment,
+    batches,
+    hash_seed,
+    rate,
+    step_rate,
+    steps_in_pass,
+    train,
+)
+from hepaper.crops import load_crops, random_rectangle, to_centre, to_input, to_random
 from hepaper.errors import HepaperError
 from hepaper.params import ClassificationParams, make_params
 from hepaper.roi import POSITIONS
@@ -107,6 +116,36 @@ def test_warm_up_rises_and_hands_over() -> None:
     np.testing.assert_allclose([rate(epoch, settings) for epoch in range(10)], expected)
 
 
+def test_released_rates_are_the_authors(shared: Path) -> None:
+    """Oracle: the rate of every step that the authors' scheduler gives (lr_vit.csv: 100 epochs of 16 steps), to 1e-9."""
+    lines = (shared / "reference" / "vectors" / "lr_vit.csv").read_text().splitlines()
+    given = np.array([line.split(",") for line in lines if line[0].isdigit()], float)
+    released = ClassificationParams(final_rate_is="factor", first_epoch_warmup=True)
+    assert len(given) == 100 * steps_in_pass(3983, released) == 1600
+    found = [step_rate(int(epoch) - 1, int(step), 16, released) for epoch, step, _ in given]
+    np.testing.assert_allclose(found, given[:, 2], rtol=1e-9)
+    assert rate(99, released) == pytest.approx(6.9e-8, rel=0.01)
+
+
+def test_a_warm_up_of_steps_is_the_first_epochs_only() -> None:
+    """Oracle: by hand: a thousandth, half-way, all of it; nothing afterwards; with one step there is nothing to rise."""
+    settings = ClassificationParams(first_epoch_warmup=True, learning_rate=1e-3)
+    assert [step_rate(0, step, 3, settings) for step in range(3)] == pytest.approx([1e-6, 5.005e-4, 1e-3])
+    assert step_rate(0, 0, 1, settings) == 1e-3
+    assert step_rate(1, 0, 3, settings) == rate(1, settings)
+    assert step_rate(0, 0, 3, ClassificationParams()) == rate(0, ClassificationParams())
+
+
+def test_a_factor_leads_on_from_our_own_warm_up() -> None:
+    """Oracle: by hand: the cosine over the epochs that are left and one more, to that share of the rate."""
+    settings = ClassificationParams(
+        epochs=10, warmup_epochs=4, learning_rate=1e-3, final_learning_rate=0.1, final_rate_is="factor"
+    )
+    assert rate(4, settings) == 1e-3
+    assert rate(7, settings) == pytest.approx(1e-4 + 9e-4 / 2)  # half of 6 epochs
+    assert rate(9, settings) > 1e-4
+
+
 def test_the_logged_rate_is_the_optimizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: what Adam is stepped with, seen at its step: the cosine of each epoch; weight decay arrives as well."""
     seen = []
@@ -175,6 +214,97 @@ def test_input_range_and_size() -> None:
     assert (batch[0] == -1).all()
     torch.testing.assert_close(batch[1], torch.ones(1, 16, 16))
     np.testing.assert_allclose(batch[2, 0], crop * 2 - 1, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ crops as released
+
+
+def test_centre_is_torchvisions() -> None:
+    """Oracle: torchvision's Resize(256) and CenterCrop(224) on tensors, for tall, wide and square crops; other sizes
+    keep their ratio."""
+    from torchvision.transforms import v2
+
+    import hepaper._torchvision  # noqa: F401  (before torchvision)
+
+    rng = np.random.default_rng(0)
+    for shape in ((40, 90), (91, 33), (60, 60), (300, 517)):
+        crop = rng.random(shape, np.float32)
+        expected = v2.CenterCrop(224)(v2.Resize(256, antialias=True)(torch.tensor(crop)[None])) * 2 - 1
+        torch.testing.assert_close(to_centre([crop], 224)[0], expected, atol=1e-5, rtol=0)
+    assert to_centre([crop, crop[:50, :20]], 56).shape == (2, 1, 56, 56)
+
+
+def test_random_rectangles_are_torchvisions() -> None:
+    """Oracle: torchvision's RandomResizedCrop: means of area, ratio and place over 20,000 draws agree within four
+    standard errors; all lie inside, with the ratios' bounds but for rounding."""
+    from torchvision.transforms import RandomResizedCrop
+
+    import hepaper._torchvision  # noqa: F401  (before torchvision)
+
+    height, width, count = 120, 200, 20_000
+    generator = torch.Generator().manual_seed(0)
+    ours = np.array([random_rectangle(height, width, generator, 0.08) for _ in range(count)], float)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        image = torch.empty(1, height, width)
+        theirs = np.array(
+            [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(count)], float
+        )
+    theirs = np.stack([theirs[:, 0], theirs[:, 0] + theirs[:, 2], theirs[:, 1], theirs[:, 1] + theirs[:, 3]], axis=1)
+    assert (ours[:, [0, 2]] >= 0).all()
+    assert (ours[:, 1] <= height).all()
+    assert (ours[:, 3] <= width).all()
+    looks = (
+        lambda y0, y1, x0, x1: (y1 - y0) * (x1 - x0),
+        lambda y0, y1, x0, x1: np.log((x1 - x0) / (y1 - y0)),
+        lambda y0, y1, x0, x1: y0 + y1,
+        lambda y0, y1, x0, x1: x0 + x1,
+    )
+    for look in looks:
+        a, b = look(*ours.T), look(*theirs.T)
+        assert a.mean() == pytest.approx(b.mean(), abs=4 * math.hypot(a.std(), b.std()) / math.sqrt(count))
+        assert a.std() == pytest.approx(b.std(), rel=0.05)
+    ratio = (ours[:, 3] - ours[:, 2]) / (ours[:, 1] - ours[:, 0])
+    assert 0.70 < ratio.min() < ratio.max() < 1.42
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((10, 100), (0, 10, 43, 56)), ((90, 12), (37, 53, 0, 12))])
+def test_rectangle_that_never_fits_is_the_middle(shape: tuple[int, int], expected: tuple[int, ...]) -> None:
+    """Oracle: by hand: of 10 x 100 pixels no share of 0.9 on has a ratio of 4/3 or less: the middle 10 x 13; of 90 x 12
+    the middle 16 x 12."""
+    assert random_rectangle(*shape, torch.Generator().manual_seed(0), 0.9) == expected
+
+
+def test_random_crops_are_parts_of_the_crop() -> None:
+    """Oracle: a ramp's values stay within the ramp and in order; equal seeds, equal crops."""
+    ramp = np.tile(np.linspace(0, 1, 50, dtype=np.float32), (40, 1))
+    made = to_random([ramp] * 20, 16, torch.Generator().manual_seed(3), 0.08)
+    assert made.shape == (20, 1, 16, 16)
+    assert (made.diff(dim=-1) >= -1e-6).all()
+    assert made.min() >= -1
+    assert made.max() <= 1
+    assert made[:, 0, 8].amax(dim=1).std() > 0.1  # each another part
+    again = to_random([ramp] * 20, 16, torch.Generator().manual_seed(3), 0.08)
+    assert torch.equal(made, again)
+
+
+def test_fit_decides_what_the_network_sees(tmp_path: Path) -> None:
+    """Oracle: the functions themselves: the whole crop or its centre after training, resized crops or random parts in
+    training; and a model remembers which."""
+    crops, _ = toy(6)
+    cropped = TINY.model_copy(update={"fit": "crop"})
+    assert torch.equal(model_module.whole_input(crops, TINY), to_input(crops, 16))
+    assert torch.equal(model_module.whole_input(crops, cropped), to_centre(crops, 16))
+    chosen, plain = torch.tensor([2, 0]), {"flip": False, "crop_scale": 1.0}
+    same = TrainingImages(crops, TINY.model_copy(update=plain)).batch(chosen, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(same, to_input(crops, 16)[chosen], atol=1e-5, rtol=0)
+    parts = TrainingImages(crops, cropped.model_copy(update={"flip": False, "crop_scale": 0.2}))
+    random = to_random([crops[2], crops[0]], 16, torch.Generator().manual_seed(4), 0.2)
+    torch.testing.assert_close(parts.batch(chosen, torch.Generator().manual_seed(4)), random, atol=1e-5, rtol=0)
+    classifier = Classifier(trained(tmp_path, fit="crop", epochs=1).folder / "model", "cpu")
+    with torch.no_grad():
+        expected = classifier.network(to_centre(crops, 16)).softmax(dim=1)[:, HE].numpy()
+    np.testing.assert_allclose(classifier.scores(crops), expected, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------ network

@@ -265,3 +265,9 @@ def test_no_code_asks_for_a_profile(repository: Path) -> None:
 def test_modules_in_a_notebook_are_not_parameters() -> None:
     """Oracle: only plain variables are parameters."""
     assert from_notebook({"np": types.ModuleType("np"), "f": print}) == Params()
+
+
+def test_module_in_a_sections_place_is_refused() -> None:
+    """Oracle: an import that hides a section would run the study with the section's defaults, unseen."""
+    with pytest.raises(HepaperError, match="'cohort' is a section of parameters and now holds a module"):
+        from_notebook({"cohort": types.ModuleType("cohort")})

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hepaper import images
 from hepaper.errors import HepaperError
-from hepaper.preprocess import resample
+from hepaper.preprocess import new_grid, resample
 
 OBLIQUE = sitk.VersorTransform((0.2, 0.5, 0.8), 0.3).GetMatrix()
 
@@ -142,6 +142,53 @@ def test_same_grid_is_the_identity(head: Callable, image: Callable[..., sitk.Ima
         done = resample(image(array), (5.0, 1.0, 1.0), mask=is_mask)
         np.testing.assert_array_equal(images.array(done), array)
         assert done.GetOrigin() == (0.0, 0.0, 0.0)
+
+
+def test_grid_that_begins_at_the_first_voxel() -> None:
+    """Oracle: the first voxel's centre, as in the scan; a field linear in space at the new centres; the centred grid's
+    centres lie off by what new_grid says."""
+    image = make_image(np.zeros((9, 31, 27), np.float32), (4.0, 0.8, 0.9), (-20.0, 33.0, 7.0))
+    image.SetDirection([float(value) for value in OBLIQUE])
+    image = images.like((points(image) @ np.array([3.0, -5.0, 7.0])).astype(np.float32), image)
+    done, centred = (resample(image, (5.0, 1.5, 1.5), grid=grid) for grid in ("first_voxel", "centred"))
+    assert done.GetOrigin() == pytest.approx(image.GetOrigin())
+    assert done.GetSize() == centred.GetSize()
+    inside = tuple(slice(0, n - 1) for n in images.array(done).shape)
+    expected = points(done) @ np.array([3.0, -5.0, 7.0])
+    assert np.abs(images.array(done) - expected)[inside].max() <= 0.5 + 1e-3
+    _, offset = new_grid(image.GetSize(), image.GetSpacing(), (1.5, 1.5, 5.0))
+    step = np.array(image.GetDirection()).reshape(3, 3) @ offset
+    np.testing.assert_allclose(np.array(centred.GetOrigin()) - image.GetOrigin(), step, atol=1e-9)
+    assert np.abs(offset).max() > 0.1
+
+
+@pytest.mark.parametrize(("outside", "value"), [("air", -1024), ("pixel_type", 2)])
+def test_what_lies_outside(outside: str, value: int) -> None:
+    """Oracle: by hand: 7 voxels of 0.9 mm are 12.6 of 0.5 mm, rounded 13; the last lies at 6.0 mm, 6.67 voxels from the
+    first centre and 0.17 beyond the last voxel's edge. SimpleITK's number of int16 is 2."""
+    assert sitk.sitkInt16 == 2
+    image = make_image(np.full((3, 3, 7), 40, np.int16), (5.0, 1.0, 0.9))
+    done = images.array(resample(image, (5.0, 1.0, 0.5), grid="first_voxel", outside=outside))
+    assert done.shape == (3, 3, 13)
+    assert (done[..., :12] == 40).all()
+    assert (done[..., 12] == value).all()
+    centred = images.array(resample(image, (5.0, 1.0, 0.5), outside=outside))
+    assert (centred == 40).all()  # in its own box there is nothing outside
+
+
+@pytest.mark.parametrize("grid", ["centred", "first_voxel"])
+def test_a_mask_lies_where_it_was(grid: str) -> None:
+    """Oracle: the mask's own centre in space and volume, on either grid: voxels three times as large, so that grids
+    which begin at the edge and at the first centre lie 0.9 mm apart."""
+    values = np.zeros((12, 60, 60), np.uint8)
+    values[4:9, 20:41, 25:47] = 1
+    mask = make_image(values, (4.5, 0.9, 0.9), (-3.0, 5.0, 8.0))
+    done = resample(mask, (5.0, 2.7, 2.7), mask=True, grid=grid)
+    found = images.array(done) > 0
+    away = np.abs(points(done)[found].mean(axis=0) - points(mask)[values > 0].mean(axis=0))
+    assert away[:2].max() < 0.5  # of 0.9 mm between the grids
+    assert away[2] < 0.6
+    assert found.sum() * 5 * 2.7**2 == pytest.approx(values.sum() * 4.5 * 0.9**2, rel=0.02)
 
 
 def test_impossible_hu_become_air_and_metal(image: Callable[..., sitk.Image]) -> None:

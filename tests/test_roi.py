@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from hepaper.errors import HepaperError
 from hepaper.params import RoiParams
-from hepaper.roi import SATELLITE_MM, extract, keep_near, window
+from hepaper.roi import SATELLITE_MM, NoHematoma, extract, keep_near, window
 
 SPACING = (5.0, 1.0, 1.0)
 SHAPE = (9, 60, 50)
@@ -168,3 +168,85 @@ def test_rectangle_holds_the_kept_mask(
     for crop in roi.crops:
         assert crop.shape == (y1 - y0, x1 - x0)
         assert 0 <= crop.min() <= crop.max() <= 1
+
+
+# ------------------------------------------------------------------------------------------------ as released
+
+FINER = RoiParams(upsample=3.5)
+
+
+def smooth(shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    """A scan linear in space, which B-splines reproduce: 0.8 HU a row, 0.3 a column, 1 a slice, from 10 HU on."""
+    z, y, x = np.indices(shape)
+    return 10 + 1.0 * z + 0.8 * y + 0.3 * x
+
+
+def test_finer_neighbours_are_a_fraction_of_a_slice_away() -> None:
+    """Oracle: by hand: 5 mm / 3.5 = 1.43 mm; of a box on slices 3 to 5 the nearest fine slices are 9 to 19, all alike, and
+    the lowest is taken; crops have 3.5 times the pixels, and the values of the field at k / 3.5."""
+    mask = block((3, 6), (20, 35), (10, 22), shape=(14, 60, 50))
+    roi = extract(smooth((14, 60, 50)), mask, SPACING, FINER)
+    assert np.diff(roi.heights_mm) == pytest.approx([5 / 3.5, 5 / 3.5])
+    assert roi.heights_mm[1] == pytest.approx(9 * 5 / 3.5)
+    assert roi.slices == (2, 3, 3)  # fine slices 8, 9, 10 lie at 2.29, 2.57, 2.86 of the scan's own
+    assert roi.rectangle == (20, 35, 10, 22)
+    assert roi.areas[1:] == pytest.approx((180, 180), rel=0.03)
+    crop = roi.crops[1]
+    assert crop.shape == pytest.approx((15 * 3.5, 12 * 3.5), abs=1)
+    y, x = ((np.ceil((low - 0.5) * 3.5) + np.arange(n)) / 3.5 for low, n in zip((20, 10), crop.shape, strict=True))
+    np.testing.assert_allclose(crop, (10 + 9 / 3.5 + 0.8 * y[:, None] + 0.3 * x) / 80, atol=1e-3)
+
+
+def test_finer_with_a_factor_of_one_is_the_scan() -> None:
+    """Oracle: the study's own crops: a factor that changes nothing, through the code that makes voxels finer."""
+    scan, mask = coordinates(), block((3, 6), (20, 35), (10, 22))
+    mask[4, 18:20, 12] = True
+    plain, same = extract(scan, mask, SPACING, RoiParams()), extract(scan, mask, SPACING, RoiParams(upsample=1 + 1e-9))
+    assert (plain.slices, plain.rectangles, plain.areas) == (same.slices, same.rectangles, same.areas)
+    for a, b in zip(plain.crops, same.crops, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_margin_of_finer_crops_is_in_millimetres() -> None:
+    """Oracle: 2 mm are 7 fine pixels of 1 mm / 3.5 on each side."""
+    mask = block((3, 6), (20, 35), (10, 22), shape=(14, 60, 50))
+    tight, wide = (
+        extract(smooth((14, 60, 50)), mask, SPACING, FINER.model_copy(update={"margin_mm": mm})) for mm in (0, 2)
+    )
+    assert [a - b for a, b in zip(wide.crops[1].shape, tight.crops[1].shape, strict=True)] == [14, 14]
+    assert wide.rectangle == (18, 37, 8, 24)
+
+
+def test_splines_move_the_slice_and_may_lose_the_mask() -> None:
+    """Oracle: a mask whose single voxel lies where no fine voxel does comes to less than 1 everywhere, so that cutting
+    off leaves nothing; an ellipsoid keeps about half (tests/test_upsample.py), and areas say so."""
+    alone = np.zeros((15, 61, 61), bool)
+    alone[7, 31, 31] = True
+    settings = FINER.model_copy(update={"mask_interpolation": "bspline"})
+    with pytest.raises(NoHematoma, match="leaves nothing of the mask"):
+        extract(smooth(alone.shape), alone, SPACING, settings)
+    z, y, x = np.indices(alone.shape)
+    mask = ((z - 7) / 4.0) ** 2 + ((y - 30) / 14.0) ** 2 + ((x - 30) / 12.0) ** 2 <= 1
+    whole, half = (extract(smooth(alone.shape), mask, SPACING, s) for s in (FINER, settings))
+    assert 0.2 < half.areas[1] / whole.areas[1] < 0.95
+
+
+def test_rectangle_of_the_largest_component() -> None:
+    """Oracle: by hand: of two components near each other the smaller has the larger slice; it chooses the slice with
+    the whole mask, and the rectangle is the other's, of all its slices, as it is not on these."""
+    tall = block((1, 7), (5, 15), (5, 15))  # 600 voxels
+    flat = block((8, 9), (20, 40), (20, 45))  # 500 voxels on one slice
+    near = extract(coordinates(), tall | flat, SPACING, RoiParams())
+    alone = extract(coordinates(), tall | flat, SPACING, RoiParams(components="largest"))
+    assert (near.slices, near.rectangle, near.kept) == ((7, 8, 8), (20, 40, 20, 45), 2)
+    assert (alone.slices, alone.rectangle, alone.kept) == ((7, 8, 8), (5, 15, 5, 15), 1)
+    assert alone.areas == (0, 500, 500)
+
+
+def test_each_slice_its_own_rectangle() -> None:
+    """Oracle: the mask's own bounds on each slice."""
+    mask = block((4, 5), (20, 40), (20, 40)) | block((3, 4), (15, 25), (20, 30)) | block((5, 6), (30, 40), (35, 45))
+    roi = extract(coordinates(), mask, SPACING, RoiParams(rectangle="slice"))
+    assert roi.rectangles == ((15, 25, 20, 30), (20, 40, 20, 40), (30, 40, 35, 45))
+    assert [crop.shape for crop in roi.crops] == [(10, 10), (20, 20), (10, 10)]
+    assert roi.rectangle == (20, 40, 20, 40)

@@ -96,6 +96,33 @@ def test_the_split_follows_the_seed() -> None:
     assert len(splits) == 20
 
 
+def test_a_split_by_scan_is_nnunets() -> None:
+    """Oracle: scikit-learn's KFold with nnU-Net's seed, of the sorted names: the first of five folds; patients are parted,
+    and the order of the cases does not matter."""
+    from sklearn.model_selection import KFold
+
+    cases = [f"P{number:05d}_{time}" for number in range(30) for time in ("baseline", "followup")]
+    train_cases, validation = dataset.split_by_scan(cases[::-1], 0.2)
+    expected = next(iter(KFold(5, shuffle=True, random_state=12345).split(cases)))
+    assert [train_cases, validation] == [[cases[n] for n in side] for side in expected]
+    assert len(validation) == 12
+    sides = [{case.rsplit("_", 1)[0] for case in side} for side in (train_cases, validation)]
+    assert sides[0] & sides[1]
+    assert len(dataset.split_by_scan(cases, 0.25)[1]) == 15
+    with pytest.raises(HepaperError, match=r"4 scan\(s\) with masks are too few to hold out one in 5"):
+        dataset.split_by_scan(cases[:4], 0.2)
+
+
+def test_the_params_choose_the_split() -> None:
+    """Oracle: the functions themselves; with all, every case is on both sides."""
+    cases = [f"P{number}_{time}" for number in range(10) for time in ("baseline", "followup")]
+    settings = make_params({"segmentation": {"validation_fraction": 0.25}}).segmentation
+    by = {name: settings.model_copy(update={"split": name}) for name in ("patient", "scan", "all")}
+    assert dataset.split_cases(cases, by["patient"], 7) == dataset.split_by_patient(cases, 0.25, 7)
+    assert dataset.split_cases(cases, by["scan"], 7) == dataset.split_by_scan(cases, 0.25)
+    assert dataset.split_cases(cases, by["all"], 7) == (cases, cases)
+
+
 def fake_study(folder: Path, **sections: Any) -> Study:
     return Study(make_params(sections), folder=folder)
 

@@ -20,7 +20,7 @@ import yaml
 
 from hepaper import study as module
 from hepaper.errors import HepaperError
-from hepaper.params import Params, make_params
+from hepaper.params import Params, RoiParams, make_params
 from hepaper.study import (
     STAGES,
     Study,
@@ -77,7 +77,11 @@ def studies(tmp_path: Path) -> Callable[..., Study]:
 
 
 NAMES = [each.name for each in STAGES]
-FROM_ROI = ["roi", "augmentation", "quality", "reader_study", "classification", "statistics"]
+FROM_CLASSIFICATION = ["classification", "statistics", "gradcam", "beyond", "audit_code"]
+FROM_ROI = ["roi", "augmentation", "quality", "reader_study", *FROM_CLASSIFICATION]
+#: what the paper says, whoever the patients are
+PAPER = ["audit", "reporting"]
+STUDY = [name for name in NAMES if name not in PAPER]
 
 
 # ------------------------------------------------------------------------------------------------ done or not done
@@ -92,18 +96,18 @@ def test_finished_work_is_not_done_twice(recorder: Recorder, studies: Callable[.
 @pytest.mark.parametrize(
     ("changed", "again"),
     [
-        ({"study": {"seed": 1}}, NAMES),
-        ({"cohort": {"coarsen": 2}}, NAMES),
-        ({"preprocess": {"spacing_mm": [5, 1, 1]}}, [n for n in NAMES if n not in ("cohort", "phantom")]),
-        ({"benchmark": {"epochs": 3}}, NAMES[NAMES.index("benchmark") :]),
-        ({"segmentation": {"epochs": 3}}, NAMES[NAMES.index("segmentation") :]),
-        ({"volume": {"growth_ml": 12.5}}, NAMES[NAMES.index("volume") :]),
+        ({"study": {"seed": 1}}, STUDY),
+        ({"cohort": {"coarsen": 2}}, STUDY),
+        ({"preprocess": {"spacing_mm": [5, 1, 1]}}, [n for n in STUDY if n not in ("cohort", "phantom")]),
+        ({"benchmark": {"epochs": 3}}, STUDY[STUDY.index("benchmark") :]),
+        ({"segmentation": {"epochs": 3}}, STUDY[STUDY.index("segmentation") :]),
+        ({"volume": {"growth_ml": 12.5}}, STUDY[STUDY.index("volume") :]),
         ({"roi": {"margin_mm": 2}}, FROM_ROI),
         ({"augmentation": {"epochs": 3}}, FROM_ROI[1:]),
         ({"quality": {"neighbours": 4}}, ["quality"]),
         ({"reader_study": {"margin": 0.4}}, ["reader_study"]),
-        ({"classification": {"epochs": 3}}, ["classification", "statistics"]),
-        ({"statistics": {"confidence": 0.9}}, ["statistics", "calibration"]),
+        ({"classification": {"epochs": 3}}, FROM_CLASSIFICATION),
+        ({"statistics": {"confidence": 0.9}}, ["statistics", "gradcam", "calibration", "beyond"]),
         ({"calibration": {"replicates": 3}}, ["calibration"]),
         ({"book": {"title": "Another"}}, []),
         ({"study": {"workers": 3, "device": "cpu"}}, []),
@@ -246,10 +250,10 @@ def test_replaced_predictions_renew_the_statistics(recorder: Recorder, studies: 
     own.parent.mkdir()
     for content in ("a", "b"):
         own.write_text(content)
-        assert recorder.run_all(studies()) == ["statistics"]
+        assert recorder.run_all(studies()) == ["statistics", "gradcam", "beyond"]
     study.path("classification", "vit_1_2").mkdir()
     study.path("classification", "vit_1_2", "predictions.csv").write_text("c")
-    assert recorder.run_all(studies()) == ["statistics"]
+    assert recorder.run_all(studies()) == ["statistics", "gradcam", "beyond"]
     assert own.read_text() == "b"
 
 
@@ -264,7 +268,7 @@ def test_edited_cohort_table_renews_the_study(tmp_path: Path, recorder: Recorder
     assert recorder.run_all(study) == names
     assert recorder.run_all(study) == []
     table.write_text("second")
-    assert recorder.run_all(study) == names
+    assert recorder.run_all(study) == [name for name in names if name not in PAPER]
     table.unlink()
     assert recorder.run_all(study) == []
 
@@ -369,7 +373,8 @@ def test_opening_writes_the_resolved_parameters(tmp_path: Path, capsys: pytest.C
     variables = {"study": {"name": "tiny", "runs_dir": str(tmp_path)}, "roi": {"margin_mm": 3}}
     study = open_study(variables, "roi")
     written = yaml.safe_load((tmp_path / "tiny" / "params.yml").read_text())
-    assert written["roi"] == {"window_level": 40.0, "window_width": 80.0, "margin_mm": 3.0, "min_size_px": 8}
+    assert written["roi"] == RoiParams(margin_mm=3).model_dump()
+    assert written["roi"]["window_width"] == 80.0
     assert study.params == Study.at(tmp_path / "tiny").params
     assert "tiny" in (said := capsys.readouterr().out)
     assert str(tmp_path) not in said
@@ -453,7 +458,7 @@ def test_csv_is_stable_and_reads_back(tmp_path: Path) -> None:
 def test_until_an_unknown_stage(tmp_path: Path) -> None:
     """Oracle: one line with the stages there are; nothing is run or written."""
     params = make_params({"study": {"runs_dir": str(tmp_path)}})
-    with pytest.raises(HepaperError, match="--until sgmentation: no such stage; this study has cohort, phantom"):
+    with pytest.raises(HepaperError, match="--until sgmentation: no such stage; this study has audit, cohort, phantom"):
         run_study(params, until="sgmentation")
     assert not list(tmp_path.iterdir())
 

@@ -11,6 +11,7 @@ from hepaper.audit import VERDICTS, load_published, overlap, run_audit, summary
 from hepaper.audit.check import Absent, number
 from hepaper.audit.cohort import age_summaries, anova_range
 from hepaper.audit.images import arms
+from hepaper.audit.table_results import table2_results, table3_results
 from hepaper.study import Study, stage, write_csv
 
 _KEYS = dict(zip(VERDICTS, ("reproduced", "rounding", "inconsistent", "not_checkable"), strict=True))
@@ -66,6 +67,7 @@ def results(audit: pd.DataFrame, published: Mapping[str, Any]) -> dict[str, Any]
             found[key] = computed(published)
         except (Absent, ValueError):  # the transcription lacks what it needs
             found[key] = None
+    found["table2"], found["table3"] = table2_results(published), table3_results(published)
     return found
 
 

@@ -14,9 +14,9 @@ TRAINING_SETS = {"vit_1_1": "ukan_balanced", "vit_1_2": "ukan_semibalanced", "vi
 REFERENCE = "vit_1_4"
 
 
-def arm_of(ratio: str) -> str:
-    """The arm's folder for a ratio as the params write it: ``1:2`` -> ``vit_1_2``."""
-    return "vit_" + ratio.replace(":", "_")
+def arm_of(name: str) -> str:
+    """The folder of an arm by its name: ``ViT-1:2`` -> ``vit_1_2``."""
+    return next(folder for folder, shown in NAMES.items() if shown == name)
 
 
 def without(training_set: pd.DataFrame, held_out: set[str]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from torch import nn
 
 import hepaper._torchvision  # noqa: F401  (before timm)
 from hepaper import machine
-from hepaper.crops import to_input
+from hepaper.crops import to_centre, to_input
 from hepaper.errors import HepaperError
 from hepaper.params import ClassificationParams
 
@@ -57,6 +57,11 @@ def build(settings: ClassificationParams, pretrained: bool) -> nn.Module:
         raise HepaperError(f"classification.model {settings.model} cannot be built ({reason})") from error
 
 
+def whole_input(crops: list[np.ndarray], settings: ClassificationParams) -> torch.Tensor:
+    """Crops in [0, 1] as the network sees them after training: (n, 1, image_size, image_size) in [-1, 1]."""
+    return (to_input if settings.fit == "resize" else to_centre)(crops, settings.image_size)
+
+
 class Classifier:
     """A trained classifier, loaded from a model folder (``network.safetensors``, ``model.json``)."""
 
@@ -77,6 +82,6 @@ class Classifier:
         """P(HE) of each crop (height, width) in [0, 1]."""
         found = []
         for start in range(0, len(crops), 64):
-            batch = to_input(crops[start : start + 64], self.settings.image_size).to(self.device)
+            batch = whole_input(crops[start : start + 64], self.settings).to(self.device)
             found.append(self.network(batch).softmax(dim=1)[:, HE].float().cpu().numpy())
         return np.concatenate(found).astype(float)

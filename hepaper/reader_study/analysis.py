@@ -168,7 +168,7 @@ def scale_tests(ratings: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         scale, p_images (the images' mean ratings are compared: one value an image), p_ratings (every rating counts as
         an independent one, which they are not; its p is too small where readers agree). The paper does not say which it
-        took; from its means and deviations the former is near the printed p-values, the latter far.
+        took, and its printed p-values are possible for either (see :mod:`hepaper.audit.ratings_search`).
     """
     study = _arrays(ratings)
     rows = []

@@ -1,4 +1,4 @@
-"""From the run's preprocessed scans to a planned, preprocessed nnU-Net dataset with a split by patient."""
+"""From the run's preprocessed scans to a planned, preprocessed nnU-Net dataset with its split."""
 
 from __future__ import annotations
 
@@ -75,6 +75,31 @@ def split_by_patient(cases: list[str], fraction: float, seed: int) -> tuple[list
     return [case for case in cases if case not in set(validation)], validation
 
 
+def split_by_scan(cases: list[str], fraction: float) -> tuple[list[str], list[str]]:
+    """Training and validation cases as nnU-Net would part them: fold 0 of as many as ``fraction`` makes, by scan.
+
+    A patient's baseline and follow-up may fall on different sides.
+    """
+    from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+    folds = max(2, round(1 / fraction))
+    if len(cases) < folds:
+        raise HepaperError(f"{len(cases)} scan(s) with masks are too few to hold out one in {folds} for validation")
+    first = generate_crossval_split(sorted(cases), n_splits=folds)[0]
+    return [str(case) for case in first["train"]], [str(case) for case in first["val"]]
+
+
+def split_cases(
+    cases: list[str], settings: BenchmarkParams | SegmentationParams, seed: int
+) -> tuple[list[str], list[str]]:
+    """Training and validation cases, as ``split`` of the params says; with ``all`` every case is both."""
+    if settings.split == "all":
+        return list(cases), list(cases)
+    if settings.split == "scan":
+        return split_by_scan(cases, settings.validation_fraction)
+    return split_by_patient(cases, settings.validation_fraction, seed)
+
+
 def build(
     study: Study,
     cases: Mapping[str, tuple[Path, Path]],
@@ -121,7 +146,7 @@ def build(
         preprocess_dataset(
             DATASET_ID, configurations=(CONFIGURATION,), num_processes=(workers,), show_progress_bar=False
         )
-    train, validation = split_by_patient(list(cases), settings.validation_fraction, study.params.study.seed)
+    train, validation = split_cases(list(cases), settings, study.params.study.seed)
     write_json(preprocessed / "splits_final.json", [{"train": train, "val": validation}])
     return base
 
