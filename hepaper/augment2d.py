@@ -17,9 +17,15 @@ def hash_seed(*numbers: int) -> int:
 
 
 def affine(
-    batch: torch.Tensor, generator: torch.Generator, *, flip: bool, rotate_deg: float, crop_scale: float = 1.0
+    batch: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    flip: bool,
+    rotate_deg: float,
+    crop_scale: float = 1.0,
+    flip_vertical: bool = False,
 ) -> torch.Tensor:
-    """Random left-right flips, rotations up to ``rotate_deg`` either way, and crops, image by image.
+    """Random flips, rotations up to ``rotate_deg`` either way, and crops, image by image.
 
     Parameters
     ----------
@@ -38,5 +44,8 @@ def affine(
     theta[:, 0, 0], theta[:, 0, 1] = scale * mirror * angle.cos(), -scale * mirror * angle.sin()
     theta[:, 1, 0], theta[:, 1, 1] = scale * angle.sin(), scale * angle.cos()
     theta[:, :, 2] = (2 * torch.rand(count, 2, generator=generator) - 1) * (1 - scale)[:, None]
+    if flip_vertical:
+        upright = torch.rand(count, generator=generator) < 0.5
+        batch = torch.where(upright[:, None, None, None], batch, batch.flip(-2))
     grid = nn.functional.affine_grid(theta, [count, 1, size, size], align_corners=False)
     return nn.functional.grid_sample(batch, grid, padding_mode="border", align_corners=False)

@@ -157,6 +157,7 @@ class AugmentationParams(Section):
     gradient_clip: PositiveFloat = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999  # 0: no moving average of the weights
     flip: bool = True  # random left-right flips
+    flip_vertical: bool = False  # and up-down ones, as in the released code
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     checkpoint_every: Positive = 10  # epochs

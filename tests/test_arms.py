@@ -231,3 +231,25 @@ def test_without_keeps_the_share() -> None:
     assert kept["patient_id"].tolist() == list("bbdd") + [""] * 3
     with pytest.raises(HepaperError, match=r"only one of HE and NHE is left; set classification\.folds: 0"):
         without(table, {"a", "b"})
+
+
+@pytest.mark.parametrize("keep", ["best_internal", "best_external"])
+def test_the_epoch_is_chosen_on_whom_the_params_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str) -> None:
+    """Oracle: what ``train`` is given: internal choosers are training images it does not learn from; external ones are
+    all 21 of the seven external patients, and nothing is held back."""
+    from hepaper.classification import train as train_module
+
+    study = make_study(tmp_path, seeds=1, folds=0, keep=keep)
+    given: list[tuple[int, int]] = []
+    real = train_module.train
+
+    def spied(crops: list, labels: np.ndarray, *rest: Any) -> None:
+        given.append((len(crops), len(rest[-1][0])))
+        real(crops, labels, *rest)
+
+    monkeypatch.setattr(train_module, "train", spied)
+    stage_module.run(study)
+    # 3 of the 15 training patients (one of three with HE, two of twelve without) choose; their 9 images are not learned
+    internal = keep == "best_internal"
+    assert given[-1] == ((36, 9) if internal else (45, 21))
+    assert "validation_accuracy" in study.read("classification", "vit_1_4", "training_log.csv")

@@ -327,6 +327,7 @@ def test_trainings_are_compared_by_delong() -> None:
     assert table.loc[("generator", "external_1"), "n"] == 37
     assert table.loc[("generator", "external_1"), "auc"] < 0.7
     assert table["p_holm"].max() <= 1
+    assert table["he"].tolist() == [20, 20, 19, 20]  # by training, then by set; of P0, P1, P2 one has expansion
     assert table.loc[("window", "external_1"), "p_holm"] > row["p_value"]
 
 
@@ -383,7 +384,7 @@ def test_dice_patient_by_patient() -> None:
 def test_words_of_a_training() -> None:
     """Oracle: the numbers of the row, in words; not asked for and not needed are told apart."""
     row = {
-        "training": "window", "split": "external_1", "n": 40, "auc": 0.7, "auc_switched": 0.75, "delta": 0.05, "low": -0.02,
+        "training": "window", "split": "external_1", "n": 40, "he": 9, "auc": 0.7, "auc_switched": 0.75, "delta": 0.05, "low": -0.02,
         "high": 0.12, "p_value": 0.16, "p_holm": 0.3, "finding": trainings.NO_DIFFERENCE, "note": "",
     }  # fmt: skip
     untested = row | {
@@ -394,14 +395,15 @@ def test_words_of_a_training() -> None:
         "note": "no patients",
     }
     table = pd.DataFrame([row, untested])
-    assert sentences.trained("window", table, ["window"]) == (
-        "The AUC of ViT-1:4 trained with it is 0.750 instead of 0.700 in external set 1 (difference 0.050 (−0.020 to 0.120), "
+    assert sentences.trained("window", table, ["window"], {}) == (
+        "The AUC of ViT-1:4 trained with it is 0.750 instead of 0.700 in external set 1 of 40 with 9 HE (difference 0.050 (−0.020 to 0.120), "
         "p = 0.160: no difference found at this size); in external set 2 not tested (no patients)."
     )
-    assert "Not trained in this run" in sentences.trained("window", table, [])
-    assert sentences.trained("mask", table, ["mask"]) == "Not trained: this study does so already."
+    assert "Not trained in this run" in sentences.trained("window", table, [], {})
+    assert sentences.trained("mask", table, ["mask"], {}) == "Not trained: this study does so already."
+    assert sentences.trained("mask", table, ["mask"], {"mask": "one class"}) == "Not trained: one class."
     assert sentences.overall(table) == (
-        "Of 1 comparisons of external AUCs, 1 found no difference at this size, and none found one that stands after "
+        "Of 1 comparison of external AUCs, 1 found no difference at this size, and none found one that stands after "
         "correction for their number."
     )
     firm = table.assign(finding="lower").iloc[:1]
@@ -427,7 +429,7 @@ TINY: dict[str, Any] = {
         "pretrained": False, "image_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2,
         "epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "main": "ViT-1:4",
     },
-    "audit_code": {"trainings": ["window", "mask", "final_rate"], "heads": 4},
+    "audit_code": {"trainings": ["window", "mask", "final_rate", "checkpoint_external", "together"], "heads": 4},
 }  # fmt: skip
 
 
@@ -517,7 +519,7 @@ def test_the_stage_trains_what_is_asked(run: Study) -> None:
     """Oracle: a folder a training; the first external set compared by DeLong, the second without expansion not; the same
     steps as the arm; other crops only where the regions differ."""
     compared = run.read("audit_code", "trainings.csv")
-    assert set(compared["training"]) == {"window", "mask", "final_rate"}
+    assert set(compared["training"]) == set(TINY["audit_code"]["trainings"])
     first = compared[compared["split"] == "external_1"].set_index("training")
     assert first["auc"].nunique() == 1
     assert first["delta"].notna().all()
@@ -526,8 +528,12 @@ def test_the_stage_trains_what_is_asked(run: Study) -> None:
     assert not run.path("audit_code", "final_rate", "rois").exists()
     assert not list(run.path("audit_code").glob("*/model"))
     arm = run.read("classification", "vit_1_4", "training_log.csv")
-    for name in ("window", "mask", "final_rate"):
+    for name in TINY["audit_code"]["trainings"]:
         assert run.read("audit_code", name, "training_log.csv")["steps"].tolist() == arm["steps"].tolist()
+    chosen = json.loads(run.path("audit_code", "measured.json").read_text())["checkpoint_external"]
+    log = run.read("audit_code", "checkpoint_external", "training_log.csv")
+    assert chosen["accuracy"] == log["validation_accuracy"].max()
+    assert chosen["commoner"] == pytest.approx(9 / 15)
     rates = run.read("audit_code", "final_rate", "training_log.csv")["lr"]
     assert rates.iloc[-1] == pytest.approx(3e-3 * (0.5 + 0.5e-4), rel=1e-3)
 
@@ -555,7 +561,7 @@ def test_finished_trainings_are_kept(run: Study, monkeypatch: pytest.MonkeyPatch
 
 def test_a_study_that_does_so_already(run: Study, tmp_path: Path) -> None:
     """Oracle: the params: what is switched already is not trained, and is told so."""
-    assert trainings.classifiers(run, {"window": {"roi.window_level": 40.0}}) == {}
+    assert trainings.classifiers(run, {"window": {"roi.window_level": 40.0}}) == ({}, {})
     assert trainings.generator(run, {"augmentation.optimizer": "adam"}) is None
     assert trainings.segmentation(run, "segmentation_scan", {"segmentation.split": "patient"}) is None
 
@@ -616,6 +622,18 @@ def trainings_of(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return mine[mine["trained_switched"] == 1], mine[mine["trained_switched"] == 0]
 
 
+def test_a_study_too_small_for_a_training(run: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the reason in words, instead of a study that stops; no half-made results are taken for whole ones."""
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise HepaperError("only one class is left")
+
+    monkeypatch.setattr(trainings, "train_and_score", refuses)
+    found = trainings.classifiers(run, {"warmup": code.switch_of("warmup")})
+    assert found == ({}, {"warmup": "only one class is left"})
+    assert trainings.chosen_epoch(run, "checkpoint_internal", code.switch_of("checkpoint_internal")) is None
+
+
 def test_tables_for_reading(run: Study) -> None:
     """Oracle: the differences: a row each; severity A first in the table of effects, agreements not in it."""
     table = code.difference_table()
@@ -627,7 +645,7 @@ def test_tables_for_reading(run: Study) -> None:
     assert len(effects) == sum(row["severity"] != "none" for row in code.differences())
     counted = code.summary_table()
     assert counted["all"].sum() == len(code.differences())
-    assert len(code.training_table(run.read("audit_code", "trainings.csv"))) == 6
+    assert len(code.training_table(run.read("audit_code", "trainings.csv"))) == 2 * len(TINY["audit_code"]["trainings"])
 
 
 def test_figures(run: Study) -> None:
@@ -650,7 +668,9 @@ def test_figures(run: Study) -> None:
     said = {name: words_of(figure) for name, figure in drawn.items()}
     assert "released code" in said["rates"]
     assert "0 to 90 HU" in said["window"]
-    assert all(code.TRAINING_NAMES[name] in said["effects"] for name in ("window", "mask", "final_rate", "seed"))
+    assert all(
+        code.TRAINING_NAMES[name] in said["effects"] for name in ("window", "mask", "final_rate", "together", "seed")
+    )
     assert re.search(r"max\+1, \d+\.\d mm", said["crops"])
     assert "highest" in said["colours"]
     nothing = figures.code_effects(

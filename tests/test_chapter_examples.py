@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import signal, stats
+from scipy import signal, special, stats
 
 from hepaper.published import load_published
 from hepaper.segmentation import compare
@@ -533,3 +533,43 @@ def test_correlation_behind_a_printed_p_value() -> None:
     assert (f"{correlation:.2f}", f"{alone:.4f}") == ("0.89", "0.0348")
     assert (f"{0.041 / alone:.2f}", f"{2 * stats.norm.sf(0.041 / alone):.2f}") == ("1.18", "0.24")
     says(CALIBRATION, "= 0.0222$", "= 0.0268$", "= 0.0125$", "$r = 0.89$ or more", "= 1.18$ and p 0.24")
+
+
+BEYOND = "15_beyond"
+
+
+def test_odds_of_a_balanced_set() -> None:
+    """Oracle: Bayes' rule through the package's own shift."""
+    shift = special.logit(0.2) - special.logit(0.5)
+    assert f"{shift:.2f}" == "-1.39"
+    assert special.expit(special.logit(np.array([0.5, 0.8])) + shift) == pytest.approx([0.2, 0.5])
+    says(BEYOND, "= -1.39$", "a risk of 0.2", "a risk of 0.5")
+
+
+def test_net_benefit_by_hand() -> None:
+    """Oracle: the package's net benefit of such patients."""
+    from hepaper.beyond.decision import net_benefit
+
+    label = np.repeat([1, 0], [20, 80])
+    score = np.zeros(100)
+    score[:15] = score[20:45] = 0.6
+    assert net_benefit(label, score, [0.2, 0.5]) == pytest.approx([0.0875, -0.10])
+    assert net_benefit(label, np.ones(100), [0.2]) == pytest.approx([0])
+    assert pytest.approx(35) == 0.0875 / 0.25 * 100
+    says(BEYOND, "= 0.0875$", "35 treatments in vain", "= -0.10$")
+
+
+def test_rejecting_the_expanders() -> None:
+    """Oracle: arithmetic."""
+    assert f"{100 * 0.2 * 0.25 / 0.7:.1f}" == "7.1"
+    says(BEYOND, "= 7.1$ %")
+
+
+def test_ranks_of_conformal_limits() -> None:
+    """Oracle: the package's rank."""
+    from hepaper.beyond.selective import conformal_rank
+
+    assert conformal_rank(59, 0.9) == 54
+    assert [min(n for n in range(99) if conformal_rank(n, level) <= n) for level in (0.9, 0.95)] == [9, 19]
+    says(BEYOND, "= 54$th smallest", "For 95 % it takes 19", "Nine expanders are the fewest")
+    assert math.isclose(54 / 60, 0.9)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from hepaper.augment2d import affine
 from hepaper.classification import model as model_module
 from hepaper.classification import train as train_module
 from hepaper.classification.model import HE, Classifier, build
@@ -179,6 +180,20 @@ def test_augment_flips_left_and_right_only() -> None:
     same = (done - batch).abs().amax(dim=(1, 2, 3)) < 1e-4
     mirrored = (done - batch.flip(-1)).abs().amax(dim=(1, 2, 3)) < 1e-4
     assert (same ^ mirrored).all()
+    assert 10 < int(same.sum()) < 54
+
+
+def test_up_down_flips_when_asked() -> None:
+    """Oracle: each image is itself or upside down, and both occur; a further draw comes after those of the others."""
+    batch = torch.rand(64, 1, 8, 8)
+    done, plain = (
+        affine(batch, torch.Generator().manual_seed(0), flip=False, rotate_deg=0, flip_vertical=vertical)
+        for vertical in (True, False)
+    )
+    torch.testing.assert_close(plain, batch, atol=1e-5, rtol=0)
+    same = (done - batch).abs().amax(dim=(1, 2, 3)) < 1e-4
+    over = (done - batch.flip(-2)).abs().amax(dim=(1, 2, 3)) < 1e-4
+    assert (same ^ over).all()
     assert 10 < int(same.sum()) < 54
 
 

@@ -835,3 +835,6 @@ def test_roles_of_the_scans(toy: Study, tmp_path: Path) -> None:
     assert [f"{patient}_baseline" for patient in table.index[table["role"] == "validation"]] == held
     np.testing.assert_allclose(table["dice"], 2 * 8 / (16 + 8))
     np.testing.assert_allclose(table["iou"], 8 / 16)
+    changed = toy.params.segmentation.model_copy(update={"split": "all"})
+    everyone = Study(toy.params.model_copy(update={"segmentation": changed}), folder=tmp_path)
+    assert set(segmentation_stage.evaluate(everyone, cohort, cases)["role"]) == {"trained", "external"}

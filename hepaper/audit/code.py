@@ -22,7 +22,7 @@ from hepaper.classification.arms import arm_of
 from hepaper.classification.train import steps_in_pass
 from hepaper.comparison import SET_NAMES
 from hepaper.parallel import for_each
-from hepaper.params import AugmentationParams, ClassificationParams, PreprocessParams
+from hepaper.params import AugmentationParams, ClassificationParams, Params, PreprocessParams
 from hepaper.published import SPLIT_NAMES, load_published
 from hepaper.study import Study, stage, write_csv, write_json
 from hepaper.tables import _text
@@ -41,14 +41,14 @@ FURTHER: dict[str, dict[str, Any]] = {
 TRAINING_NAMES = {
     "window": "Window 0 to 90 HU",
     "upsampling": "Finer voxels, neighbours 1.43 mm away",
-    "mask": "The same, mask by B-splines",
+    "mask": "Finer voxels, mask by B-splines",
     "box": "Largest component, own rectangles",
     "final_rate": "Final rate as a factor",
     "warmup": "Warm-up in the first epoch",
     "input": "Random and centre crops",
     "checkpoint_internal": "Best epoch, on training patients",
     "checkpoint_external": "Best epoch, on external patients",
-    "together": "All of these together",
+    "together": "All regions' and classifier's at once",
     "generator": "Generator's optimiser and schedule",
     "segmentation_scan": "Segmentation split by scan",
     "segmentation_all": "Segmentation trained on all",
@@ -81,7 +81,8 @@ def released() -> dict[str, Any]:
 def switch_of(training: str) -> dict[str, Any]:
     """What a training switches."""
     if training == TOGETHER:
-        return {name: value for name, value in released().items() if name.startswith(PARTS_TOGETHER)}
+        length = "classification.training_length"  # sets the arms apart; this one keeps its steps
+        return {name: value for name, value in released().items() if name.startswith(PARTS_TOGETHER) and name != length}
     found = dict(FURTHER.get(training, {}))
     for row in differences():
         found |= row["switch"] if row["training"] == training else {}
@@ -145,6 +146,7 @@ def training_table(compared: pd.DataFrame) -> pd.DataFrame:
                 "Switched": TRAINING_NAMES[row["training"]],
                 "Set": SET_NAMES[row["split"]],
                 "Patients": row["n"],
+                "HE": row["he"],
                 "AUC, ours": _text.number(row["auc"]),
                 "AUC, switched": _text.number(row["auc_switched"]),
                 "Difference": _text.interval(row["delta"], row["low"], row["high"]),
@@ -153,8 +155,8 @@ def training_table(compared: pd.DataFrame) -> pd.DataFrame:
                 "Finding": ": ".join(word for word in (row["finding"], row["note"]) if isinstance(word, str) and word),
             }
         )
-    columns = ["Switched", "Set", "Patients", "AUC, ours", "AUC, switched", "Difference", "p", "p, Holm", "Finding"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = "Switched|Set|Patients|HE|AUC, ours|AUC, switched|Difference|p|p, Holm|Finding"
+    return pd.DataFrame(rows, columns=columns.split("|"))
 
 
 def dice_table(dice: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +187,7 @@ def run(study: Study) -> None:
     measured = measure(study)
     deltas = trainings.seed_deltas(study.read("classification", "vit", "seeds.csv"))
     write_csv(study.path(FOLDER, "seeds.csv"), deltas)
-    compared, dice = train(study, deltas)
+    compared, dice, failed = train(study, deltas)
     write_csv(study.path(FOLDER, "trainings.csv"), compared)
     write_csv(study.path(FOLDER, "dice.csv"), dice)
     for name in ("checkpoint_internal", "checkpoint_external"):
@@ -201,10 +203,7 @@ def run(study: Study) -> None:
             "commit": about["commit"],
             "rows": len(rows),
             "counts": {name: sum(row["severity"] == name for row in rows) for name in SEVERITIES},
-            "agree": sum(row["kind"] == "agrees" for row in rows),
-            "absent": sum(row["kind"] == "absent" for row in rows),
-            "trainings": len(asked),
-            "effect": sentences(measured, compared, dice, deltas, asked),
+            "effect": sentences(measured, compared, dice, deltas, asked, failed),
         },
     )
 
@@ -223,7 +222,7 @@ def measure(study: Study) -> dict[str, Any]:
     he = rois["patient_id"].isin(labels.index[labels.to_numpy(bool)]) & (rois["split"] == "train")
     measured: dict[str, Any] = {
         "outside": switches.outside(scans, params.preprocess.spacing_mm),
-        "outside_paper": switches.outside(scans, PreprocessParams().spacing_mm),
+        "outside_paper": switches.outside(_scanner_pixels(scans, params), PreprocessParams().spacing_mm),
         "sides": switches.sides(list(cases), params.segmentation.validation_fraction),
         "voxel_labels": switches.voxel_labels(
             study.read("volumes", "volumes.csv"), params.volume.growth_ml, params.volume.growth_fraction
@@ -236,11 +235,16 @@ def measure(study: Study) -> dict[str, Any]:
     shown = external if len(external) else rois
     arm, audit = arm_of(params.classification.main), params.audit_code
     measured["head"] = switches.head_choices(study, arm, shown, audit.heads, params.study.seed)
-    draws = study.path("gradcam", "draws.csv")
-    if draws.is_file():
-        table = pd.read_csv(draws)
-        measured["head"]["correlation"] = float(table.loc[table["kind"] == "head", "rank_correlation"].mean())
     return measured
+
+
+def _scanner_pixels(scans: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """``scans.csv`` as it would be had phantoms not been coarsened in plane, to save time."""
+    times = params.cohort.coarsen if params.cohort.source == "phantom" else 1
+    return scans.assign(
+        **{f"native_{axis}": scans[f"native_{axis}"] * times for axis in "yx"},
+        **{f"native_{axis}_mm": scans[f"native_{axis}_mm"] / times for axis in "yx"},
+    )
 
 
 def _regions(study: Study, patients: list[str]) -> dict[str, Any]:
@@ -301,8 +305,9 @@ def _rates(study: Study, paper: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def train(study: Study, deltas: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The trainings that the params ask for: ``trainings.csv`` (classifiers) and ``dice.csv`` (segmentation)."""
+def train(study: Study, deltas: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+    """The trainings that the params ask for: ``trainings.csv`` (classifiers), ``dice.csv`` (segmentation), and why some
+    classifiers could not be trained."""
     asked = study.params.audit_code.trainings
     confidence = study.params.statistics.confidence
     tables: dict[str, pd.DataFrame] = {}
@@ -316,8 +321,9 @@ def train(study: Study, deltas: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
         if predictions is not None:
             tables[GENERATOR] = predictions
     switches_of = {str(name): switch_of(name) for name in asked if name not in (*SEGMENTATION, GENERATOR)}
-    tables |= trainings.classifiers(study, switches_of)
+    predictions_of, failed = trainings.classifiers(study, switches_of)
+    tables |= predictions_of
     tables = {name: tables[name] for name in asked if name in tables}
     arms = {name: study.read("classification", name, "predictions.csv") for name in map(trainings.arm_of, tables)}
     dice = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=trainings.DICE_COLUMNS)
-    return trainings.compare(tables, arms, deltas, confidence), dice
+    return trainings.compare(tables, arms, deltas, confidence), dice, failed

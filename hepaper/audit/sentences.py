@@ -69,13 +69,19 @@ def count(some: int, all_of: int, what: str) -> str:
     return f"{some or 'none'} of {all_of} {what}"
 
 
-def trained(training: str, compared: pd.DataFrame, asked: Sequence[str], what: str = "ViT-1:4") -> str:
+def trained(
+    training: str,
+    compared: pd.DataFrame,
+    asked: Sequence[str],
+    failed: Mapping[str, str],
+    what: str = "ViT-1:4",
+) -> str:
     """What a classifier's training with the switch gave on the external sets."""
     if training not in asked:
         return f"Not trained in this run (`audit_code.trainings` without `{training}`)."
     rows = compared[compared["training"] == training]
     if rows.empty:
-        return f"Not trained: {ALREADY}."
+        return f"Not trained: {failed.get(training, ALREADY)}."
     parts = []
     for row in rows.to_dict("records"):
         name = SET_NAMES[row["split"]]
@@ -83,7 +89,7 @@ def trained(training: str, compared: pd.DataFrame, asked: Sequence[str], what: s
             parts.append(f"in {name} not tested ({row['note']})")
             continue
         parts.append(
-            f"{number(row['auc_switched'], 3)} instead of {number(row['auc'], 3)} in {name} "
+            f"{number(row['auc_switched'], 3)} instead of {number(row['auc'], 3)} in {name} of {row['n']} with {row['he']} HE "
             f"(difference {worded(row['delta'], row['low'], row['high'])}, {p_worded(row['p_value'])}: {row['finding']})"
         )
     return f"The AUC of {what} trained with it is {'; '.join(parts)}."
@@ -135,7 +141,8 @@ def overall(compared: pd.DataFrame) -> str:
         return "No training with a switch could be compared in this run."
     none = int((tested["finding"] == NO_DIFFERENCE).sum())
     firm = tested[tested["finding"].isin(["higher", "lower"])]
-    said = f"Of {len(tested)} comparisons of external AUCs, {none or 'none'} found no difference at this size"
+    several = "s" if len(tested) > 1 else ""
+    said = f"Of {len(tested)} comparison{several} of external AUCs, {none or 'none'} found no difference at this size"
     if firm.empty:
         return f"{said}, and none found one that stands after correction for their number."
     names = ", ".join(f"{row['training']} in {SET_NAMES[row['split']]}" for row in firm.to_dict("records"))
@@ -148,6 +155,7 @@ def sentences(
     dice: pd.DataFrame,
     deltas: pd.DataFrame,
     asked: Sequence[str],
+    failed: Mapping[str, str],
 ) -> dict[str, str]:
     """Difference -> what it changes here; also ``seeds``, ``together``, ``overall``.
 
@@ -156,6 +164,7 @@ def sentences(
     measured : what :func:`hepaper.audit.code.measure` returns
     compared, dice, deltas : ``trainings.csv``, ``dice.csv``, ``seeds.csv`` of the stage
     asked : the trainings that the params ask for
+    failed : why some of them could not be done
     """
     m = measured
     own, paper, side = m["outside"], m["outside_paper"], m["sides"]
@@ -164,9 +173,9 @@ def sentences(
     head, steps, both = m["head"], m["steps"], m["shapes"]
     found = {
         "outside": (
-            f"On this run's grid {count(own['touched'], own['scans'], 'scans')} have such voxels, and on the paper's "
-            f"{count(paper['touched'], paper['scans'], 'scans')}, at most {percent(paper['largest_share'], 1)} of a "
-            "scan's voxels, all of them at its border."
+            f"On this run's grid {count(own['touched'], own['scans'], 'scans')} would have such voxels, on the paper's "
+            f"{count(paper['touched'], paper['scans'], 'scans')}: at most {percent(max(own['largest_share'], paper['largest_share']), 1)} "
+            "of a scan's voxels, all of them at its border."
         ),
         "fold": (
             f"Of {side['scans']} training scans {side['trained']} would be trained on. "
@@ -185,12 +194,12 @@ def sentences(
             f"At 80 HU {percent(narrow['above'], 1)} of the hematoma's voxels are cut off, at 90 HU "
             f"{percent(wide['above'], 1)}. Hematoma and surroundings differ by {percent(narrow['contrast'])} of the grey "
             f"scale in the paper's window and by {percent(wide['contrast'])} in the code's. "
-            + trained("window", compared, asked)
+            + trained("window", compared, asked, failed)
         ),
         "upsampling": (
             f"The neighbours are {number(upsampled['gap_mm'], 2)} mm away instead of {number(slice_mm)} mm. With the mask "
             f"made finer by nearest voxels, the chosen slice lies {number(upsampled['shift_mean'])} mm from ours on "
-            f"average. " + trained("upsampling", compared, asked)
+            f"average. " + trained("upsampling", compared, asked, failed)
         ),
         "mask": (
             f"{percent(m['kept']['mean'])} of the mask's volume is left ({percent(m['kept']['min'])} to "
@@ -198,13 +207,13 @@ def sentences(
             f"and {number(masked['shift_high'])} mm at most; in "
             f"{count(masked['other_slice'], masked['patients'], 'patients')} it is more than half a slice away"
             + (f", and {masked['lost']} lose(s) the whole mask. " if masked["lost"] else ". ")
-            + trained("mask", compared, asked)
+            + trained("mask", compared, asked, failed)
         ),
-        "box": trained("box", compared, asked),
-        "optimizer": trained("generator", compared, asked, "ViT-1:2, with a generator"),
+        "box": trained("box", compared, asked, failed),
+        "optimizer": trained("generator", compared, asked, failed, "ViT-1:2, with a generator"),
         "schedule": (
             f"With the paper's settings the mean rate is {number(made['released_mean'] / made['paper_mean'], 2)} times the "
-            f"paper's, and the last one {small(made['released_last'])}. " + trained("generator", compared, asked,
+            f"paper's, and the last one {small(made['released_last'])}. " + trained("generator", compared, asked, failed,
             "ViT-1:2, with a generator")
         ),
         "resize": (
@@ -214,19 +223,19 @@ def sentences(
         "final_rate": (
             f"With the paper's settings the mean rate is {number(rate['released_mean'] / rate['paper_mean'], 2)} times the "
             f"paper's, and the last one {small(rate['released_last'])} instead of {small(rate['paper_last'])}. "
-            + trained("final_rate", compared, asked)
+            + trained("final_rate", compared, asked, failed)
         ),
-        "warmup": trained("warmup", compared, asked),
+        "warmup": trained("warmup", compared, asked, failed),
         "input": (
             f"In testing {percent(m['centre']['area_lost'])} of a crop's area is cut off, and with it "
-            f"{percent(m['centre']['mask_lost'])} of the hematoma in it. " + trained("input", compared, asked)
+            f"{percent(m['centre']['mask_lost'])} of the hematoma in it. " + trained("input", compared, asked, failed)
         ),
         "checkpoint": "Chosen on training patients: "
         + chosen(m.get("checkpoint_internal"))
-        + trained("checkpoint_internal", compared, asked),
+        + trained("checkpoint_internal", compared, asked, failed),
         "checkpoint_external": "Chosen on the external patients: "
         + chosen(m.get("checkpoint_external"))
-        + trained("checkpoint_external", compared, asked),
+        + trained("checkpoint_external", compared, asked, failed),
         "length": (
             f"In the paper's sets the arms take {steps['UKAN-Balanced']:,}, {steps['UKAN-Semibalanced']:,} and "
             f"{steps['Real-Imbalanced']:,} steps."
@@ -235,13 +244,8 @@ def sentences(
             f"Over {head['draws']} heads of random weights, the class that the new head prefers is the trained head's on "
             f"{percent(head['agree'])} of {head['slices']} slices ({percent(head['agree_low'])} to "
             f"{percent(head['agree_high'])}), where a coin would give 50 %."
-            + (
-                f" The maps of the two correlate by {number(head['correlation'], 2)} on average (Spearman)."
-                if head.get("correlation") is not None and math.isfinite(head["correlation"])
-                else ""
-            )
         ),
-        "together": trained("together", compared, asked),
+        "together": trained("together", compared, asked, failed),
         "seeds": seeds(deltas),
         "overall": overall(compared),
     }  # fmt: skip

@@ -20,6 +20,7 @@ from hepaper.augmentation.sets import needed, read_set
 from hepaper.classification.arms import NAMES, REFERENCE, TRAINING_SETS
 from hepaper.classification.keep import divide
 from hepaper.classification.stage import in_turn_or_side_by_side, labelled_rois, steps_per_epoch, train_and_score
+from hepaper.errors import HepaperError
 from hepaper.parallel import for_each
 from hepaper.params import Params, make_params
 from hepaper.preprocess import scan_path
@@ -57,7 +58,7 @@ def chosen_epoch(study: Study, name: str, switch: Switch) -> dict[str, float] | 
     calling every slice by the commoner class.
     """
     log_file = study.path(FOLDER, name, "training_log.csv")
-    if not log_file.is_file():
+    if not (log_file.is_file() and study.path(FOLDER, name, "predictions.csv").is_file()):
         return None
     accuracy = pd.read_csv(log_file)["validation_accuracy"]
     rois, labels = labelled_rois(study)
@@ -78,16 +79,24 @@ def arm_of(training: str) -> str:
     return GENERATOR_ARM if training == GENERATOR else REFERENCE
 
 
-def classifiers(study: Study, switches: Mapping[str, Switch]) -> dict[str, pd.DataFrame]:
-    """Train one ViT-1:4 a switch, side by side; predictions by training, without those that the study does already."""
+def classifiers(study: Study, switches: Mapping[str, Switch]) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
+    """Train one ViT-1:4 a switch, side by side.
+
+    Returns
+    -------
+    dict, dict
+        Predictions by training; and why there are none, of trainings that a small study has not the patients for. What
+        the study does already is in neither.
+    """
     wanted = {name: switched(study.params, switch) for name, switch in switches.items()}
     wanted = {name: params for name, params in wanted.items() if params != study.params}
     for name, params in wanted.items():
         if params.roi != study.params.roi:
             crop(study, params, name)
     jobs = [(study, name, params) for name, params in wanted.items()]
-    for_each(_classifier, jobs, "training", in_turn_or_side_by_side(study))
-    return {name: study.read(FOLDER, name, "predictions.csv") for name in wanted}
+    reasons = for_each(_classifier, jobs, "training", in_turn_or_side_by_side(study))
+    failed = {name: reason for name, reason in zip(wanted, reasons, strict=True) if reason}
+    return {name: study.read(FOLDER, name, "predictions.csv") for name in wanted if name not in failed}, failed
 
 
 def crop(study: Study, params: Params, name: str) -> pd.DataFrame:
@@ -99,17 +108,22 @@ def crop(study: Study, params: Params, name: str) -> pd.DataFrame:
     return study.read(FOLDER, name, "rois", "rois.csv")
 
 
-def _classifier(study: Study, name: str, params: Params) -> None:
+def _classifier(study: Study, name: str, params: Params) -> str:
+    """Why the training cannot be done; nothing where it is done."""
     folder = study.path(FOLDER, name)
     # crops of its own lie in a run folder of its own, under the names that the study's crops have
     home = Study(params, folder=folder if params.roi != study.params.roi else study.folder)
-    _, labels = labelled_rois(study)
-    rois = home.read("rois", "rois.csv")
-    rois = rois[rois["patient_id"].isin(labels.index)].reset_index(drop=True)
+    if home.folder != study.folder:
+        write_csv(home.path("volumes", "labels.csv"), study.read("volumes", "labels.csv"))
+    rois, labels = labelled_rois(home)
     training_set = reference = read_set(study, TRAINING_SETS[REFERENCE])
     training_set = training_set[training_set["patient_id"].isin(rois["patient_id"])].reset_index(drop=True)
     steps = steps_per_epoch(params.classification, len(reference))
-    train_and_score(home, training_set, rois, labels, study.params.study.seed, folder, steps, keep_model=False)
+    try:
+        train_and_score(home, training_set, rois, labels, study.params.study.seed, folder, steps, keep_model=False)
+    except HepaperError as error:  # one class left, nobody to choose an epoch on: no reason to stop the study
+        return str(error)
+    return ""
 
 
 def generator(study: Study, switch: Switch) -> pd.DataFrame | None:
@@ -187,7 +201,7 @@ def compare(
     Returns
     -------
     DataFrame
-        training, split, n, auc (as the study does it), auc_switched, delta (switched minus the study's), low, high,
+        training, split, n, he (patients and those with expansion that both scored), auc (as the study does it), auc_switched, delta (switched minus the study's), low, high,
         p_value, p_holm (over all rows), finding and note (why there is no test).
     """
     pairs = [(name, arm_of(name)) for name in predictions]
@@ -203,8 +217,13 @@ def compare(
         )
         for row in table.to_dict("records")
     ]  # fmt: skip
-    columns = "training split n auc auc_switched delta low high p_value p_holm finding note"
-    return table[columns.split()]
+    table["he"] = [
+        int(arms[arm_of(name)].merge(predictions[name][["patient_id"]]).query("split == @split")["label"].sum())
+        for name, split in zip(table["training"], table["split"], strict=True)
+    ]
+    columns = "training split n he auc auc_switched delta low high p_value p_holm finding note"
+    asked = table["training"].map({name: place for place, name in enumerate(predictions)})
+    return table.loc[asked.sort_values(kind="stable").index, columns.split()].reset_index(drop=True)
 
 
 def seed_deltas(seeds: pd.DataFrame, arm: str = NAMES[REFERENCE]) -> pd.DataFrame:
@@ -216,7 +235,8 @@ def seed_deltas(seeds: pd.DataFrame, arm: str = NAMES[REFERENCE]) -> pd.DataFram
     aucs = aucs[(aucs["model"] == arm) & aucs["split"].isin(EXTERNAL)]
     first = aucs.groupby("split", sort=False)["auc"].transform("first")
     others = aucs["seed"] != (aucs["seed"].iloc[0] if len(aucs) else None)
-    return aucs.assign(delta=aucs["auc"] - first).loc[others, ["split", "seed", "delta"]].reset_index(drop=True)
+    table = aucs.assign(delta=aucs["auc"] - first).loc[others, ["split", "seed", "delta"]]
+    return table.sort_values(["split", "seed"], ignore_index=True)
 
 
 # ---------------------------------------------------------------- segmentation

@@ -161,7 +161,10 @@ def train(
         total = torch.zeros((), device=here)
         for start in range(0, len(order), settings.batch_size):
             chosen = order[start : start + settings.batch_size]
-            clean = affine(images[chosen], draws, flip=settings.flip, rotate_deg=settings.rotate_deg)
+            clean = affine(
+                images[chosen], draws, flip=settings.flip, rotate_deg=settings.rotate_deg,
+                flip_vertical=settings.flip_vertical,
+            )  # fmt: skip
             noise = torch.randn(clean.shape, generator=draws)
             times = draw_times(len(chosen), settings.timesteps, draws)
             noisy = schedule.add_noise(clean, noise, times)

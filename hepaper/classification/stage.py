@@ -16,6 +16,7 @@ import pandas as pd
 from hepaper import machine
 from hepaper.augmentation.sets import read_set
 from hepaper.classification.arms import NAMES, REFERENCE, TRAINING_SETS, without
+from hepaper.classification.keep import divide
 from hepaper.crops import load_crops, read_crops
 from hepaper.errors import HepaperError
 from hepaper.parallel import for_each
@@ -101,14 +102,25 @@ def train_and_score(
         return
     settings = study.params.classification
     if not (folder / "model" / "model.json").is_file():
-        crops = read_crops(study.path(name) for name in training_set["image"])
-        wanted = training_set["label"].to_numpy().astype(int)
-        train(crops, wanted, settings, seed, folder, study.params.study.device, remedy, steps)
+        validation = None
+        if settings.keep != "last":
+            everyone = labelled_rois(study)[0]
+            training_set, choosing = divide(training_set, everyone, labels, settings.keep, seed)
+            validation = _images(study, choosing)
+        train(
+            *_images(study, training_set), settings, seed, folder, study.params.study.device, remedy, steps, validation
+        )
     classifier = Classifier(folder / "model", study.params.study.device)
     predictions = patient_scores(scored, classifier.scores(load_crops(study, scored)), labels)
+    write_csv(folder / "predictions.csv", predictions)
     if not keep_model:
         shutil.rmtree(folder / "model")
-    write_csv(folder / "predictions.csv", predictions)
+
+
+def _images(study: Study, table: pd.DataFrame) -> tuple[list[np.ndarray], np.ndarray]:
+    """The crops of a table with ``image`` (path in the run folder) and ``label``, and their labels."""
+    crops = read_crops(study.path(name) for name in table["image"])
+    return crops, table["label"].to_numpy().astype(int)
 
 
 def in_turn_or_side_by_side(study: Study) -> int:

@@ -89,8 +89,8 @@ def evaluate(study: Study, cohort: pd.DataFrame, cases: dict[str, tuple[Path, Pa
     or ``refined`` where a person corrected a proposal.
     """
     settings = study.params.segmentation
-    trained, held = dataset.split_by_patient(list(cases), settings.validation_fraction, study.params.study.seed)
-    roles = {**dict.fromkeys(trained, "trained"), **dict.fromkeys(held, "validation")}
+    trained, held = dataset.split_cases(list(cases), settings, study.params.study.seed)
+    roles = {**dict.fromkeys(held, "validation"), **dict.fromkeys(trained, "trained")}
     rows = []
     for patient in cohort.itertuples():
         for timepoint in TIMEPOINTS:
