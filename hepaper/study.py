@@ -33,6 +33,7 @@ from hepaper.errors import HepaperError
 from hepaper.params import Params, from_notebook, load_params
 
 PACKAGE = Path(__file__).parent
+_SENTENCE = 60  # letters of a table's cell beyond which its text may break
 _CODE = (".py", ".html", ".css", ".js", ".json", ".yml")
 LIBRARIES = [
     "torch",
@@ -481,7 +482,10 @@ class Study:
         made = function(*args, **options)
         made = made.reset_index() if made.index.name else made
         write_csv(self.path("tables", f"{name}.csv"), made)
-        body = made.to_html(index=False, border=0, classes="study", na_rep="–", escape=True)
+        # numbers stay on one line; a table with sentences in it may break them
+        wordy = any(len(str(value)) > _SENTENCE for value in made.to_numpy().ravel())
+        classes = ["study", "wordy"] if wordy else ["study"]
+        body = made.to_html(index=False, border=0, classes=classes, na_rep="–", escape=True)
         return HTML(
             f'<figure class="made" id="{name}"><figcaption>{html.escape(caption)} {self._maker(function)}'
             f'</figcaption><div class="scroll">{body}</div></figure>'

@@ -422,6 +422,20 @@ def test_whole_file_or_none(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["table.csv"]
 
 
+def test_tables_with_sentences_may_break_lines(studies: Callable[..., Study]) -> None:
+    """Oracle: the style sheet's class: a table of numbers keeps its lines, one with a sentence is wordy and whole."""
+    study = studies()
+    study.stage = "roi"
+    sentence = " ".join(["word"] * 60)
+    numbers, words = (
+        study.table(name, "Caption", pd.DataFrame, {"a": [1, value]}).data
+        for name, value in (("numbers", 2), ("words", sentence))
+    )
+    assert "wordy" not in numbers
+    assert 'class="dataframe study wordy"' in words
+    assert sentence in words
+
+
 def test_json_is_stable_and_strict(tmp_path: Path) -> None:
     """Oracle: RFC 8259 has no NaN (the book reads None for what is not defined); equal content, equal bytes."""
     a, b = tmp_path / "a.json", tmp_path / "b.json"
