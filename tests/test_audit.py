@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from audit_cases import changed, found
 from scipy import optimize, stats
 
 from hepaper import audit
@@ -31,28 +32,6 @@ TRAIN, EXTERNAL_1, EXTERNAL_2 = study_published.SPLIT_NAMES.values()
 @pytest.fixture(scope="module")
 def paper() -> dict[str, Any]:
     return audit.load_published()
-
-
-def changed(published: dict[str, Any], **values: Any) -> dict[str, Any]:
-    """A copy with other values; ``a__b`` is published[a][b], None takes the value away."""
-    made = copy.deepcopy(published)
-    for path, value in values.items():
-        *parents, last = path.split("__")
-        block = made
-        for key in parents:
-            block = block[key]
-        if value is None:
-            del block[last]
-        else:
-            block[last] = value
-    return made
-
-
-def found(published: dict[str, Any], module: Any, item: str) -> Check:
-    """The one check called ``item``."""
-    fitting = [c for c in module.checks(published) if c.item == item]
-    assert len(fitting) == 1, (item, [c.item for c in module.checks(published)])
-    return fitting[0]
 
 
 # ------------------------------------------------------------------------------------------------ rules
