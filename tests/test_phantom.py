@@ -18,8 +18,8 @@ from hepaper.cohort import PhantomCohort
 from hepaper.cohort.eligibility import contiguous_slices, eligibility
 from hepaper.cohort.phantom import anatomy, latent, oracle_auc
 from hepaper.cohort.phantom.cohort import Scan, midrank_auc
-from hepaper.cohort.phantom.hematoma import STEP, make_hematoma
-from hepaper.cohort.phantom.scanner import acquire
+from hepaper.cohort.phantom.hematoma import STEP, make_body, make_hematoma
+from hepaper.cohort.phantom.scanner import acquire, make_inside
 from hepaper.errors import HepaperError
 from hepaper.volume import hematoma_expansion, sphericity
 
@@ -302,7 +302,8 @@ def test_blood_in_the_ventricles_is_not_in_the_mask():
     row = int(truth.index[truth["primary_ivh"]][0])
     scan = cohort.scan(row, "baseline")
     assert not scan.mask.any()
-    plain = acquire(replace(cohort.patient(row), ivh=False, primary_ivh=False), "baseline", SEED, COARSE)
+    dry = replace(cohort.patient(row), ivh=False, primary_ivh=False)
+    plain = acquire(dry, "baseline", SEED, make_inside(dry, SEED), COARSE)
     assert plain.image.shape == scan.image.shape
     middle = slice(scan.image.shape[0] // 3, 2 * scan.image.shape[0] // 3)
     bloody = [((s.image[middle] > 50) & (s.image[middle] < 80)).sum() * scan.voxel_ml for s in (scan, plain)]
@@ -318,7 +319,8 @@ def test_tilted_center_lies_where_it_should():
     assert patient.center == 4
     found = {}
     for center in (1, 4):
-        scan = acquire(replace(patient, center=center), "baseline", SEED, COARSE)
+        elsewhere = replace(patient, center=center)
+        scan = acquire(elsewhere, "baseline", SEED, make_inside(elsewhere, SEED), COARSE)
         edges = scan.affine[:3, :3]
         normal = np.cross(edges[:, 0], edges[:, 1])
         tilt = np.degrees(np.arccos(abs(normal[2]) / np.linalg.norm(normal)))
@@ -411,7 +413,7 @@ def test_texture_and_volume_of_the_level_set_are_exact():
     for row in truth.index[truth["eligible"]][:24]:
         patient = cohort.patient(int(row))
         head = anatomy.make_head(np.random.default_rng(int(row)), patient.age, patient.sex)
-        made = make_hematoma(patient, "baseline", head, SEED)
+        made = make_hematoma(patient, "baseline", make_body(patient, head, SEED))
         inside = made.level < 0
         assert inside.sum() * STEP**3 / 1000 == pytest.approx(patient.baseline_ml, abs=2 * STEP**3 / 1000)
         assert made.density[inside].std() == pytest.approx(patient.texture_hu, rel=0.2)

@@ -43,11 +43,14 @@ def phantom(study: Study):
     )
 
 
-def _make_phantom(study: Study, patient_id: str, timepoint: str) -> None:
+def _make_phantom(study: Study, patient_id: str) -> None:
+    """Both scans of a patient; those that are there already are kept."""
     folder = study.path("cohort", "scans")
-    names = (folder / f"{patient_id}_{timepoint}.nii.gz", folder / f"{patient_id}_{timepoint}_mask.nii.gz")
-    if not all(name.exists() for name in names):
-        phantom(study).write(patient_id, folder, timepoint)
+    made = phantom(study)
+    for timepoint in ("baseline", "followup"):
+        names = (folder / f"{patient_id}_{timepoint}.nii.gz", folder / f"{patient_id}_{timepoint}_mask.nii.gz")
+        if not all(name.exists() for name in names):
+            made.write(patient_id, folder, timepoint)
 
 
 def _take_in(ct: Path, mask: Path | None, target: Path) -> None:
@@ -153,8 +156,7 @@ def _decide(study: Study, table: pd.DataFrame, sources: dict) -> tuple[pd.DataFr
     rest = table[table["patient_id"].isin(first.loc[first["eligible"], "patient_id"])]
     ids = list(rest["patient_id"])
     if study.params.cohort.source == "phantom":
-        scans = [(study, patient_id, timepoint) for patient_id in ids for timepoint in ("baseline", "followup")]
-        for_each(_make_phantom, scans, "phantom scans", workers)
+        for_each(_make_phantom, [(study, patient_id) for patient_id in ids], "phantoms", workers)
     else:
         jobs = [
             (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -159,6 +160,7 @@ class PhantomCohort:
         self.wanted = {split: int(wanted.get(split, 0)) for split in latent.SPLITS}
         self.seed, self.coarsen = int(seed), int(coarsen)
         self._index = self._walk()
+        self._latest: tuple[str, Any] | None = None  # the patient scanned last, whose inside need not be made again
 
     def _walk(self) -> np.ndarray:
         """Go along the sequence until each split has its eligible patients, keeping the ineligible met on the way."""
@@ -209,11 +211,14 @@ class PhantomCohort:
 
     def scan(self, which: int | str, timepoint: str) -> Scan:
         """The ``baseline`` or ``followup`` head CT of a patient, with the true mask of the parenchymal hematoma."""
-        from hepaper.cohort.phantom.scanner import acquire
+        from hepaper.cohort.phantom.scanner import acquire, make_inside
 
         if timepoint not in TIMEPOINTS:
             raise HepaperError(f"phantom cohort: no timepoint {timepoint!r}; there are {', '.join(TIMEPOINTS)}")
-        return acquire(self.patient(which), timepoint, self.seed, self.coarsen)
+        patient = self.patient(which)
+        if self._latest is None or self._latest[0] != patient.patient_id:
+            self._latest = patient.patient_id, make_inside(patient, self.seed)
+        return acquire(patient, timepoint, self.seed, self._latest[1], self.coarsen)
 
     def write(self, which: int | str, folder: Path | str, timepoint: str) -> tuple[Path, Path]:
         """Write CT and mask as compressed NIfTI, whole or not at all; returns their paths."""

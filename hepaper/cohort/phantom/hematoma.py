@@ -40,6 +40,19 @@ class Hematoma:
     volume_ml: float
 
 
+@dataclass(frozen=True)
+class Body:
+    """What both timepoints of a patient share; arrays (z, y, x)."""
+
+    origin: np.ndarray
+    center: np.ndarray
+    main: np.ndarray  # level set of the main body, of any volume
+    wall: np.ndarray
+    islands: np.ndarray | None
+    first: np.ndarray  # level set at baseline
+    density: np.ndarray
+
+
 def spline(nodes: int, positions: np.ndarray) -> np.ndarray:
     """Cubic B-spline weights (positions x nodes) of lattice nodes at ``positions``, in lattice units from node 1."""
     weights = np.zeros((len(positions), nodes))
@@ -91,8 +104,8 @@ def _axes(patient: Patient, rng: np.random.Generator, radius: float) -> np.ndarr
     return np.array([*(axes[:2] * np.sqrt(axes[2] / tall)), tall])
 
 
-def make_hematoma(patient: Patient, timepoint: str, head: Head, seed: int) -> Hematoma | None:
-    """The hematoma of one timepoint; None when there is none (primary intraventricular hemorrhage)."""
+def make_body(patient: Patient, head: Head, seed: int) -> Body | None:
+    """What a patient's two scans share; None when there is no hematoma (primary intraventricular hemorrhage)."""
     if patient.baseline_ml <= 0:
         return None
     rng = np.random.Generator(np.random.SFC64(np.random.SeedSequence([seed, patient.index, 11])))
@@ -127,15 +140,21 @@ def make_hematoma(patient: Patient, timepoint: str, head: Head, seed: int) -> He
     fine = smooth_noise(rng, shape, (4.0, 2.5, 2.5))  # lattice in nodes: some 4 mm in plane
     islands = _satellites(patient, rng, body, wall, fine, origin, center, radius)
     # satellites hold their own volume; the level of the main body makes up the rest
-    wanted = patient.baseline_ml if timepoint == "baseline" else patient.followup_ml
     first = _with_volume(main, wall, islands, patient.baseline_ml)
-    if wanted > patient.baseline_ml:
-        main = _in_one_piece(main, wall, wanted)
-    level = first if timepoint == "baseline" else _with_volume(main, wall, islands, wanted)
     density = _density(patient, rng, shape, origin, center, radius, first)
+    return Body(origin, center, main, wall, islands, first, density)
+
+
+def make_hematoma(patient: Patient, timepoint: str, body: Body) -> Hematoma:
+    """The hematoma of one timepoint."""
+    level, wanted = body.first, patient.baseline_ml
+    if timepoint != "baseline":
+        wanted = patient.followup_ml
+        main = _in_one_piece(body.main, body.wall, wanted) if wanted > patient.baseline_ml else body.main
+        level = _with_volume(main, body.wall, body.islands, wanted)
     days = patient.baseline_to_followup_h / 24
     edema = patient.edema_mm * (1.0 if timepoint == "baseline" else 1.3 + 0.45 * min(days, 4))
-    return Hematoma(origin, level.astype(np.float32), density, center, float(edema), float(wanted))
+    return Hematoma(body.origin, level.astype(np.float32), body.density, body.center, float(edema), float(wanted))
 
 
 def _wall(patient: Patient, head: Head, x, y, z, shape, radius: float) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 
 from hepaper.cohort.phantom import anatomy
-from hepaper.cohort.phantom.hematoma import STEP, Hematoma, make_hematoma
+from hepaper.cohort.phantom.hematoma import STEP, Body, Hematoma, make_body, make_hematoma
 
 if TYPE_CHECKING:
     from hepaper.cohort.phantom.cohort import Patient, Scan
@@ -102,16 +102,24 @@ def _catmull(nodes: int, positions: np.ndarray) -> np.ndarray:
     return weights
 
 
-def acquire(patient: Patient, timepoint: str, seed: int, coarsen: int = 1) -> Scan:
-    """Scan a patient: see :meth:`hepaper.cohort.PhantomCohort.scan`."""
+def make_inside(patient: Patient, seed: int) -> tuple[anatomy.Head, Body | None]:
+    """What a patient's two scans have in common, and what costs time to make: the head and the hematoma's body."""
+    head = anatomy.make_head(_rng(seed, patient, 10), patient.age, patient.sex)
+    if patient.primary_ivh:  # blood under pressure
+        head = replace(head, ventricle=head.ventricle + 2.5)
+    return head, make_body(patient, head, seed)
+
+
+def acquire(
+    patient: Patient, timepoint: str, seed: int, inside: tuple[anatomy.Head, Body | None], coarsen: int = 1
+) -> Scan:
+    """Scan a patient, given :func:`make_inside`: see :meth:`hepaper.cohort.PhantomCohort.scan`."""
     from hepaper.cohort.phantom.cohort import Scan
 
     later = int(timepoint == "followup")
     scanner = SCANNERS[patient.center]
-    head = anatomy.make_head(_rng(seed, patient, 10), patient.age, patient.sex)
-    if patient.primary_ivh:  # blood under pressure
-        head = replace(head, ventricle=head.ventricle + 2.5)
-    blood = make_hematoma(patient, timepoint, head, seed)
+    head, body = inside
+    blood = None if body is None else make_hematoma(patient, timepoint, body)
     rng = _rng(seed, patient, 20, later)
     turn = _rotation(rng.normal(0, np.deg2rad([3.5, 3.0, 2.5])).clip(-0.15, 0.15))
     tilt = float(np.clip(scanner.tilt_deg + rng.normal(0, 1.5), 10, 20)) if scanner.tilt_deg else 0.0
@@ -295,8 +303,12 @@ def _bleed(slab, blood: Hematoma, geometry: Geometry, turn, depth, row_mm, colum
     shape = slab["inner"].shape
     slab["blood"], slab["blood_hu"], slab["edema"] = (np.zeros(shape, np.float32) for _ in range(3))
     where = (slice(None), *box)
-    slab["blood"][where] = np.clip(0.5 - level / np.float32(width), 0, 1)
-    slab["blood_hu"][where] = map_coordinates(blood.density, at, order=1, mode="nearest", output=np.float32)
+    share = np.clip(0.5 - level / np.float32(width), 0, 1)
+    slab["blood"][where] = share
+    bloody = share > 0  # the density matters there only
+    slab["blood_hu"][where][bloody] = map_coordinates(
+        blood.density, [axis[bloody] for axis in at], order=1, mode="nearest", output=np.float32
+    )
     slab["edema"][where] = np.clip((blood.edema_mm - level) / 3, 0, 1)
 
 
