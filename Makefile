@@ -6,7 +6,7 @@ PYTHON ?= python3
 STUDY ?= params/demo.yml
 BIN := .venv/bin
 
-.PHONY: book test slow lint bench clean install dev
+.PHONY: book test slow lint bench pictures clean install dev
 .DEFAULT_GOAL := book
 
 # torch first and exactly: any other order may pull a CUDA build of several gigabytes
@@ -40,6 +40,13 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	for script in benchmarks/[a-z]*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script || exit 1; done
+
+# the README's three pictures, from the demo run on this machine
+pictures:
+	mkdir -p book/pictures
+	cp runs/demo/figures/fig4c_overlays.png book/pictures/overlays.png
+	cp runs/demo/figures/fig6_roc.png book/pictures/roc.png
+	cp runs/demo/figures/beside_verdicts.png book/pictures/beside.png
 
 # what was built, never what was computed: runs/ stays
 clean:

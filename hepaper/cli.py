@@ -81,6 +81,45 @@ def check_cohort(table: Annotated[Path, typer.Argument(help="cohort.csv, one row
         raise typer.Exit(1)
 
 
+@app.command("new-study")
+def new_study(
+    name: Annotated[str | None, typer.Argument(help="The study's name: its folder, and that of its run.")] = None,
+    table: Annotated[Path | None, typer.Option("--from", help="Your spreadsheet: CSV or Excel.")] = None,
+    map_: Annotated[list[str] | None, typer.Option("--map", help="A column: sex=Gender, or a pattern.")] = None,
+    value: Annotated[list[str] | None, typer.Option(help="What a code means: sex:M=male")] = None,
+    out: Annotated[Path, typer.Option(help="Where studies lie.")] = Path("studies"),
+    size: Annotated[str, typer.Option(help="tiny, laptop or gpu; auto: what this machine has.")] = "auto",
+    sheet: Annotated[str | None, typer.Option(help="The sheet of an Excel workbook.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Take a newer table into a study that is there.")] = False,
+    template: Annotated[Path | None, typer.Option(help="Write an empty table to fill in, and stop.")] = None,
+) -> None:
+    """Make a study of your own patients: map columns, check every scan, drop names, write table and parameters."""
+    from hepaper.new_study import new_study as make_study
+    from hepaper.new_study import write_template
+
+    if template is not None:
+        print("\n".join(str(path) for path in write_template(template)))
+        return
+    if name is None or table is None:
+        raise HepaperError("give a name and a spreadsheet: hepaper new-study NAME --from TABLE (or --template FILE)")
+    made = make_study(name, table, map_ or [], value or [], out, size, sheet, update)
+    print("\n".join(made.lines))
+    if not made.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def hospital(
+    folder: Annotated[Path, typer.Argument(help="Where the hospital's export goes.")],
+    patients: Annotated[int, typer.Option(help="Eligible phantoms.")] = 29,
+) -> None:
+    """Write a made-up hospital's export, to rehearse with: DICOM folders, a spreadsheet, identifiers everywhere."""
+    from hepaper.new_study.rehearsal import write_hospital
+
+    planted = write_hospital(folder, patients)
+    print(f"{folder / 'patients.csv'}, with {len(planted)} identifiers planted (identifiers.txt); none is a person's.")
+
+
 @app.command()
 def predict(
     scan: Annotated[Path, typer.Argument(help="A NIfTI file, or a folder with one DICOM series.")],
@@ -97,10 +136,26 @@ def predict(
 
 @app.command()
 def book(run: Annotated[Path, typer.Argument(help="A run folder, such as runs/demo.")]) -> None:
-    """Render the book of a finished run."""
+    """Render the book of a finished run and add it to the site (book.site)."""
     from hepaper.book import build_book
+    from hepaper.site import publish
 
     print(f"The book: {build_book(run)}")
+    published = publish(run)
+    if published:
+        print(f"In the site: {published}")
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A run folder with its book, such as runs/demo.")],
+    run_b: Annotated[Path, typer.Argument(help="Another one, such as runs/as_released.")],
+    out: Annotated[Path | None, typer.Option(help="Where the page goes instead of the site (book.site).")] = None,
+) -> None:
+    """Put the tables and figures of two runs side by side, with the differences, on one page."""
+    from hepaper.compare import compare_runs
+
+    print(f"The comparison: {compare_runs(run_a, run_b, out)}")
 
 
 @app.command()

@@ -232,6 +232,8 @@ class GradcamParams(Section):
 
     per_group: Annotated[int, Field(gt=0, le=4)] = 2  # examples of true and false positives and negatives
     random_draws: Annotated[int, Field(ge=2)] = 20  # randomised networks that the trained one is compared with
+    head: Literal["trained", "random"] = "trained"  # random: maps of a new head, for the class it prefers
+    colours: Literal["inferno", "swapped"] = "inferno"  # swapped: the rainbow with red and blue exchanged
     bootstrap: Positive = 2_000
 
 
@@ -276,6 +278,9 @@ class BookParams(Section):
     """The rendered book."""
 
     title: str = "Predicting hematoma expansion from one head CT"
+    site: str | None = "site"  # the folder that gathers the books of all versions and studies; None: no site
+    # public address of the checkout; with it, pages link there and notebooks that run alone open on hosted machines
+    repository: Annotated[str, Field(pattern=r"^https://git(hub|lab)\.com/[\w.-]+/[\w.-]+$")] | None = None
 
 
 class Params(Section):

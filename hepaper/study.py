@@ -8,7 +8,6 @@ notebook around it (figures and tables) finished as well.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
 import hashlib
@@ -21,13 +20,14 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from hepaper import pictures
 from hepaper._version import __version__
 from hepaper.errors import HepaperError
 from hepaper.params import Params, from_notebook, load_params
@@ -109,7 +109,7 @@ STAGES = (
         ("cohort", "preprocess", "benchmark"),
         ("segmentation", "study.seed"),
         ("segmentation",),
-        ("figures", "tables"),
+        ("figures", "tables", "viewer.py"),
         reads=("refinement/refined/*",),
     ),
     Stage(
@@ -185,7 +185,7 @@ STAGES = (
         ("segmentation", "roi", "classification", "statistics"),
         ("gradcam", "study.seed"),
         ("gradcam", "crops.py", "augment2d.py", "comparison.py"),
-        ("figures", "tables"),
+        ("figures", "tables", "viewer.py"),
     ),
     Stage(
         "calibration",
@@ -216,6 +216,29 @@ STAGES = (
         ("figures", "tables"),
     ),
     Stage("reporting", "17_reporting", "reporting", (), ("cohort.source",), ("audit",), ("figures", "tables")),
+    Stage(
+        "beside",
+        "18_beside_the_paper",
+        "beside",
+        (
+            "audit",
+            "cohort",
+            "preprocess",
+            "benchmark",
+            "segmentation",
+            "volume",
+            "roi",
+            "augmentation",
+            "quality",
+            "reader_study",
+            "classification",
+            "statistics",
+            "gradcam",
+        ),
+        (),
+        ("beside", "audit", "stats", "comparison.py"),
+        ("figures", "tables"),
+    ),
 )
 
 
@@ -414,7 +437,7 @@ class Study:
         return _digest(
             *(file.read_bytes() for file in sources),
             *notebooks,
-            _code_digest(("book.py", "figures", "tables")),
+            _code_digest(("book.py", "pictures.py", "viewer.py", "site", "figures", "tables")),
             self.params.book.model_dump_json(),
         )
 
@@ -455,10 +478,19 @@ class Study:
                 merged[stage.name] = part
         write_json(self.path("results.json"), merged)
 
-    def figure(self, name: str, caption: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def figure(
+        self,
+        name: str,
+        caption: str,
+        function: Callable[..., Any],
+        *args: Any,
+        hover: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
         """Draw ``function(*args, **options)``, save it in ``figures/`` as SVG and PNG, and return it for display.
 
-        The caption names the function and the notebook, so that every figure says what made it.
+        The caption names the function and the notebook, so that every figure says what made it. ``hover`` is the same
+        figure by :mod:`hepaper.figures.hover`, saved as JSON: in the book the picture then has an interactive version.
         """
         import matplotlib.pyplot as plt
         from IPython.display import HTML
@@ -468,12 +500,22 @@ class Study:
         drawn = function(*args, **options)
         save_figure(drawn, self.path("figures"), name)
         plt.close(drawn)
-        picture = base64.b64encode(self.path("figures", f"{name}.png").read_bytes()).decode()
+        interactive = self.path("figures", f"{name}.json")
+        if hover is None:
+            interactive.unlink(missing_ok=True)  # one of an earlier run
+        else:
+            write_json(interactive, hover)
+        picture = pictures.embedded(self.path("figures", f"{name}.png").read_bytes(), caption)
         return HTML(
-            f'<figure class="made" id="{name}"><img alt="{html.escape(caption)}" '
-            f'src="data:image/png;base64,{picture}"/><figcaption>{html.escape(caption)} '
+            f'<figure class="made" id="{name}">{picture}<figcaption>{html.escape(caption)} '
             f"{self._maker(function)}</figcaption></figure>"
         )
+
+    def viewer(self, name: str, caption: str, cases: Sequence[Any]) -> Any:
+        """Scans that the reader can scroll in the book, as a figure: :func:`hepaper.viewer.show`."""
+        from hepaper.viewer import show
+
+        return show(self, name, caption, cases)
 
     def table(self, name: str, caption: str, function: Callable[..., pd.DataFrame], *args: Any, **options: Any) -> Any:
         """Make ``function(*args, **options)``, save it in ``tables/`` as CSV, and return it for display."""

@@ -80,7 +80,7 @@ def test_bars_are_sensitivity_and_specificity() -> None:
     ]
     assert figure.axes[0].patches[0].get_facecolor() == to_rgba(style.CLASS_COLOURS["HE"])
     assert [panel.get_title(loc="left") or panel.get_title() for panel in figure.axes] == ["Training", "External 1"]
-    assert [text.get_text() for text in figure.axes[0].texts][:4] == ["30", "10", "45", "15"]
+    assert [text.get_text() for text in figure.axes[0].texts][:4] == ["HE 30", "10", "NHE 45", "15"]
     with pytest.raises(HepaperError, match="no row"):
         audit_tables.confusion_found({})
 

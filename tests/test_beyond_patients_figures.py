@@ -58,6 +58,11 @@ def points(panel: Axes, marker: str = "o") -> dict[float, float]:
     return {float(line.get_ydata()[0]): float(line.get_xdata()[0]) for line in lines}
 
 
+def of_both(panel: Axes) -> dict[float, float]:
+    """Models are dots, oracles below them diamonds."""
+    return points(panel) | points(panel, "D")
+
+
 def intervals(panel: Axes) -> dict[float, tuple[float, float]]:
     lines = [line for line in panel.get_lines() if line.get_marker() in ("None", None) and line.get_linestyle() == "-"]
     return {float(line.get_ydata()[0]): tuple(line.get_xdata()) for line in lines}
@@ -165,10 +170,10 @@ def test_clinical_gain_as_it_is_in_the_table() -> None:
         rows = table[table["split"] == split].set_index("model")
         assert [label.get_text() for label in panels[0].get_yticklabels()] == rows.index.tolist()
         assert panels[0].yaxis_inverted()
-        assert list(points(panels[0]).values()) == pytest.approx(rows["auc"].tolist())
+        assert list(of_both(panels[0]).values()) == pytest.approx(rows["auc"].tolist())
         changes = rows.drop(index=[clinical.IMAGE, clinical.ALONE])
-        assert list(points(panels[1]).values()) == pytest.approx(changes["delta"].tolist())
-        assert list(points(panels[2]).values()) == pytest.approx(changes["brier_change"].tolist())
+        assert list(of_both(panels[1]).values()) == pytest.approx(changes["delta"].tolist())
+        assert list(of_both(panels[2]).values()) == pytest.approx(changes["brier_change"].tolist())
         np.testing.assert_allclose(list(intervals(panels[1]).values()), changes[["delta_low", "delta_high"]])
     assert figure.legends
     assert not figures.clinical_gain(gain(truth=None)).legends

@@ -173,14 +173,14 @@ def test_calibration_panels_show_bins_and_curves(demo):
 
 
 def test_recalibration_panels_show_every_method(demo):
-    """Oracle: the table: a dot a model and method in each panel, at its value and in its colour."""
+    """Oracle: the table: a dot a model and method in each panel, at its value, in its colour and shape."""
     figure = figures.recalibration_panels(demo["recalibration"])
     assert len(figure.axes) == 6
     for panel, name in zip(figure.axes[:3], ("in_the_large", "slope", "brier"), strict=True):
         here = demo["recalibration"].query("split == 'external_1'")
         for method, rows in here.groupby("method"):
-            colour = figures._METHOD_COLOURS[method]
-            dots = [line for line in panel.lines if line.get_marker() == "o" and line.get_color() == colour]
+            colour, marker = figures._METHOD_LOOKS[method]
+            dots = [line for line in panel.lines if line.get_marker() == marker and line.get_color() == colour]
             assert [line.get_xdata()[0] for line in dots] == pytest.approx(rows[name].to_list())
     assert figure.axes[1].get_xlim()[1] <= 4
 

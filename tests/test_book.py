@@ -15,9 +15,12 @@ from docutils import nodes
 from latex2mathml.converter import convert
 
 from hepaper import book, mathml
+from hepaper._version import __version__
 from hepaper.book import _copy_notebook, _tidy, _without, assemble, build_book, pages
 from hepaper.errors import HepaperError
 from hepaper.params import make_params
+from hepaper.site import publish
+from hepaper.site.stamp import revision
 from hepaper.study import Study, stages_of, study_files
 
 TOC = {
@@ -57,14 +60,21 @@ def test_progress_bars_end_as_one_line() -> None:
     figure = {"output_type": "display_data", "data": {"text/html": "<figure>"}, "metadata": {}}
     outputs = [
         stream("hepaper 1, run demo\n"),
-        stream(["scans:   0%|    |\r", "scans:  50%|##  |\r"], "stderr"),
-        stream("scans: 100%|####|\n\n", "stderr"),
+        stream(["scans:   0%|    |\r", "scans:  50%|##  |\r"]),
+        stream("scans: 100%|####|\n\n"),
         figure,
         stream("done\r\n"),
     ]
     assert _tidy(outputs) == [stream("hepaper 1, run demo\nscans: 100%|####|\ndone"), figure]
     assert _tidy([figure]) == [figure]
     assert _tidy([stream("\n \n")]) == []
+    # a warning, with the place of a library on this machine; a bar that a browser would need scripts for
+    assert _tidy([stream("/home/ann/lib/auto.py:21: TqdmWarning: no\n", "stderr"), figure]) == [figure]
+    bar = {
+        "output_type": "display_data",
+        "data": {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "HBox"},
+    }
+    assert _tidy([bar, figure]) == [figure]
     assert _tidy([]) == []
 
 
@@ -90,7 +100,7 @@ def test_notebooks_lose_the_machine(tmp_path: Path) -> None:
     """Oracle: the folder's name, which is in papermill's record and in the injected parameters, is nowhere in the
     copy; the copy is a valid notebook with its text and output."""
     executed(tmp_path / "in.ipynb", "/home/mueller/runs")
-    _copy_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb")
+    _copy_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", tmp_path / "figures")
     text = (tmp_path / "out.ipynb").read_text()
     assert "mueller" not in text
     assert "papermill" not in text
@@ -106,6 +116,8 @@ def finished(folder: Path, **sections: Any) -> Study:
     study.write_records()
     for stage in stages_of(study.params):
         executed(study.path("notebooks", f"{stage.notebook}.ipynb"), "/home/mueller/runs")
+        study.path(stage.folder).mkdir(parents=True, exist_ok=True)
+        study.path(stage.folder, "done.json").write_text("{}")
     study.path("results.json").write_text('{"roi": {"patients": 12}}')
     return study
 
@@ -120,12 +132,18 @@ def test_notebook_that_was_not_executed(tmp_path: Path) -> None:
 
 
 def test_assembled_source_is_complete(tmp_path: Path) -> None:
-    """Oracle: every page of the table of contents is there as a file; figures without their SVGs; the numbers are the
-    substitutions."""
+    """Oracle: every page of the table of contents is there as a file; figures without their SVGs and data, notebooks
+    that refer to them; the numbers are the substitutions."""
     study = finished(tmp_path / "run", book={"title": "My study"})
     study.path("figures").mkdir()
-    for name in ("fig.png", "fig.svg"):
+    for name in ("fig.png", "fig.svg", "fig.json"):
         study.path("figures", name).write_text("x")
+    notebook = nbformat.read(study.path("notebooks", "07_roi.ipynb"), 4)
+    shown = '<figure class="made" id="{}"><img alt="A" src="data:image/png;base64,eA=="/></figure>'
+    notebook.cells[-1].outputs = [
+        nbformat.v4.new_output("display_data", {"text/html": shown.format(name)}) for name in ("fig", "other")
+    ]
+    nbformat.write(notebook, study.path("notebooks", "07_roi.ipynb"))
     source = tmp_path / "source"
     source.mkdir()
     wanted = assemble(study, source)
@@ -137,6 +155,11 @@ def test_assembled_source_is_complete(tmp_path: Path) -> None:
     assert config["title"] == "My study"
     assert config["sphinx"]["config"]["myst_substitutions"]["r"] == {"roi": {"patients": 12}}
     assert "mueller" not in (source / "notebooks" / "01_cohort.ipynb").read_text()
+    # a picture that the run has is referred to; one that it has not stays in its notebook
+    outputs = nbformat.read(source / "notebooks" / "07_roi.ipynb", 4).cells[-1].outputs
+    first, second = (output.data["text/html"] for output in outputs)
+    assert 'src="../figures/fig.png"' in first
+    assert second == shown.format("other")
 
 
 def test_real_patients_have_no_phantom_chapter_and_no_path(tmp_path: Path) -> None:
@@ -145,6 +168,8 @@ def test_real_patients_have_no_phantom_chapter_and_no_path(tmp_path: Path) -> No
         tmp_path / "run",
         cohort={"source": "table", "table": "/home/mueller/cohort.csv"},
         study={"runs_dir": "/home/mueller/runs"},
+        quality={"inception_weights": "/home/mueller/weights.pth"},
+        book={"site": "/home/mueller/site"},
     )
     source = tmp_path / "source"
     source.mkdir()
@@ -220,8 +245,9 @@ def tiny_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, P
     config = yaml.safe_load(study_files("_config.yml").read_text())
     static = files / "book" / "_static"
     static.mkdir()
-    for name in ("logo.svg", "hepaper.css"):
-        (static / name).write_bytes((study_files("book") / "_static" / name).read_bytes())
+    for path in (study_files("book") / "_static").iterdir():
+        if path.suffix in (".svg", ".css", ".js"):
+            (static / path.name).write_bytes(path.read_bytes())
     (files / "_config.yml").write_text(yaml.safe_dump(config))
     toc = {"format": "jb-book", "root": "book/intro", "chapters": [{"file": "notebooks/07_roi"}]}
     (files / "_toc.yml").write_text(yaml.safe_dump(toc))
@@ -232,7 +258,7 @@ def tiny_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, P
     return study, first
 
 
-def test_book_is_built_and_offline(tiny_book: tuple[Study, Path]) -> None:
+def test_book_is_built_and_offline(tiny_book: tuple[Study, Path], tmp_path: Path) -> None:
     """Oracle: the page in the browser's own form: the number from results.json, MathML instead of scripts, no address
     that would be fetched from the network; and the record of what it shows."""
     study, _ = tiny_book
@@ -246,6 +272,32 @@ def test_book_is_built_and_offline(tiny_book: tuple[Study, Path]) -> None:
     assert fetched == []
     assert study.book_is_current()
     assert not list(study.path("book").rglob("*.doctree"))
+
+    # each page says which book it is of; by itself the book has neither a switcher nor a script that asks for one
+    made = json.loads(study.path("book", "version.json").read_text())
+    said = " · ".join(
+        [f"hepaper {__version__}", f"revision {revision(made)}", "study demo", f"parameters {made['params_hash']}"]
+    )
+    for page in ("book/intro", "notebooks/07_roi", "search", "genindex"):
+        assert f"{page}.html" in made["pages"]
+        html = study.path("book", f"{page}.html").read_text()
+        assert html.count(f"{said} · {made['date']}</span>") == 1, page
+        assert "versions.js" not in html
+        assert "site.js" not in html
+
+    # added to a site, all of them have one
+    front = publish(study.folder, tmp_path / "site")
+    assert front == tmp_path / "site" / __version__ / "demo" / "index.html"
+    for page in ("book/intro", "notebooks/07_roi", "search", "genindex"):
+        assert f'data-page="{page}.html"' in (front.parent / f"{page}.html").read_text()
+
+
+def test_unfinished_study_has_no_book(tmp_path: Path) -> None:
+    """Oracle: one line that names the stage: notebooks of an earlier time would be shown beside numbers of now."""
+    study = finished(tmp_path / "run")
+    study.path("rois", "done.json").unlink()
+    with pytest.raises(HepaperError, match=r"^stage 'roi' is not finished in .*; run the study first \(hepaper run\)$"):
+        build_book(study.folder)
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def dots(panel):
     return [
         (line.get_xdata()[0], line.get_ydata()[0], to_rgba(line.get_markerfacecolor()) != to_rgba("white"))
         for line in panel.lines
-        if line.get_marker() == "o"
+        if line.get_marker() in (*style.MARKERS, "<", ">")
     ]
 
 

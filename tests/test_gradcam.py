@@ -78,6 +78,15 @@ def test_maps_are_grad_cam(network, batch, target):
     assert (found < 0).any()
 
 
+def test_maps_of_the_class_that_the_network_prefers(network, batch):
+    """Oracle: the larger logit of each image decides which of the two maps it gets."""
+    both = [cam.maps(network, batch, target) for target in (0, 1)]
+    with torch.no_grad():
+        preferred = network(batch).argmax(dim=1).tolist()
+    expected = np.stack([both[target][number] for number, target in enumerate(preferred)])
+    np.testing.assert_allclose(cam.maps(network, batch, None), expected, rtol=1e-5)
+
+
 def test_heat_is_the_librarys_picture(network, batch):
     """Oracle: the library's own finished map, which is ours, scaled to 0 to 1 and enlarged by OpenCV."""
     import cv2
@@ -515,7 +524,7 @@ class Run(Study):
             study=SimpleNamespace(seed=7, device="cpu"),
             classification=SimpleNamespace(main="ViT-1:2"),
             statistics=SimpleNamespace(confidence=0.95),
-            gradcam=SimpleNamespace(per_group=2, random_draws=draws, bootstrap=60),
+            gradcam=SimpleNamespace(per_group=2, random_draws=draws, bootstrap=60, head="trained"),
         )
 
     def record(self, name: str, results: Any) -> None:
@@ -662,6 +671,21 @@ def test_the_stage_records_what_the_book_states(done):
     assert results["empty"] == done.read("gradcam", "heat.csv")["empty"].sum()
 
 
+def test_the_released_codes_way_explains_a_new_head(done, tmp_path):
+    """Oracle: the map made here: the trained body, a head that is none of the random draws', the class it prefers."""
+    run = write_run(tmp_path, ["train"] * 2 + ["external_1"] * 3)
+    run.params.gradcam.head = "random"
+    stage.run.__wrapped__(run)
+    classifier = Classifier(run.path("classification", "vit_1_2", "model"), "cpu")
+    rois = run.read("rois", "rois.csv").query("split != 'train'").reset_index(drop=True)
+    batch = whole_input(load_crops(run, rois), classifier.settings)
+    explained = cam.with_head_of(classifier.network, cam.untrained(TINY, hash_seed(7, 3)))
+    with np.load(run.path("gradcam", "maps.npz")) as stored:
+        np.testing.assert_allclose(stored["trained"], cam.maps(explained, batch, None), rtol=1e-5, atol=1e-8)
+    assert json.loads(run.path("gradcam", "results.json").read_text())["explained_head"] == "random"
+    assert json.loads(done.path("gradcam", "results.json").read_text())["explained_head"] == "trained"
+
+
 def test_the_stage_is_repeatable(done, tmp_path):
     """Property: the same bytes of every table and of the maps."""
     again = write_run(tmp_path, ["train"] * 2 + ["external_1"] * 5 + ["external_2"] * 4)
@@ -753,10 +777,11 @@ def rendered(results: dict[str, Any]) -> str:
     import yaml
 
     from hepaper.params import Params
+    from hepaper.teaching import lessons
 
     _, front, body = CHAPTER.read_text("utf-8").split("---\n", 2)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
-    names: dict[str, Any] = {"r": {"gradcam": results}, "p": Params().model_dump(mode="json")}
+    names: dict[str, Any] = {"r": {"gradcam": results}, "p": Params().model_dump(mode="json"), "lessons": lessons({})}
     own = yaml.safe_load(front)["myst"]["substitutions"]
     filled = {name: environment.from_string(text).render(names) for name, text in own.items()}
     prose = re.sub(r"```python.*?```", "", environment.from_string(body).render(names | filled), flags=re.DOTALL)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_checks import lies_on_the_page, words_of
+from matplotlib import colormaps
 from matplotlib.patches import Rectangle
 
 from hepaper.errors import HepaperError
@@ -48,6 +49,16 @@ def pictures() -> list[dict[str, Any]]:
 
 def images_of(figure: Any) -> list[tuple[str, np.ndarray]]:
     return [(image.get_cmap().name, np.asarray(image.get_array())) for axes in figure.axes for image in axes.images]
+
+
+def test_swapped_colours_are_the_rainbow_with_red_and_blue_exchanged():
+    """Oracle: matplotlib's jet, whose largest value is dark red: here it is dark blue, in the maps and their scale."""
+    drawn = {name for name, _ in images_of(figures.cam_examples(pictures(), "swapped"))}
+    assert drawn == {"gray", figures.HEATS["swapped"].name}
+    assert figures.HEAT not in drawn
+    largest = np.array(figures.HEATS["swapped"](1.0))
+    np.testing.assert_allclose(largest, np.array(colormaps["jet"](1.0))[[2, 1, 0, 3]])
+    assert largest[2] > largest[0]
 
 
 def test_examples_show_crop_and_heat():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -223,6 +223,7 @@ def test_parameters_do_not_change() -> None:
         params.segmentation.epochs = 1  # type: ignore[misc]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10**6), st.floats(1e-8, 10), st.tuples(*[st.integers(1, 999)] * 3) | st.none())
 def test_resolved_yaml_keeps_every_value(epochs: int, rate: float, patch: tuple | None) -> None:
     """Oracle: writing and reading is the identity (property)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import getpass
 import json
 import math
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from hepaper import study as module
 from hepaper.errors import HepaperError
@@ -77,7 +79,7 @@ def studies(tmp_path: Path) -> Callable[..., Study]:
 
 
 NAMES = [each.name for each in STAGES]
-FROM_CLASSIFICATION = ["classification", "statistics", "gradcam", "beyond", "audit_code"]
+FROM_CLASSIFICATION = ["classification", "statistics", "gradcam", "beyond", "audit_code", "beside"]
 FROM_ROI = ["roi", "augmentation", "quality", "reader_study", *FROM_CLASSIFICATION]
 #: what the paper says, whoever the patients are
 PAPER = ["audit", "reporting"]
@@ -104,10 +106,13 @@ def test_finished_work_is_not_done_twice(recorder: Recorder, studies: Callable[.
         ({"volume": {"growth_ml": 12.5}}, STUDY[STUDY.index("volume") :]),
         ({"roi": {"margin_mm": 2}}, FROM_ROI),
         ({"augmentation": {"epochs": 3}}, FROM_ROI[1:]),
-        ({"quality": {"neighbours": 4}}, ["quality"]),
-        ({"reader_study": {"margin": 0.4}}, ["reader_study"]),
+        ({"quality": {"neighbours": 4}}, ["quality", "beside"]),
+        ({"reader_study": {"margin": 0.4}}, ["reader_study", "beside"]),
         ({"classification": {"epochs": 3}}, FROM_CLASSIFICATION),
-        ({"statistics": {"confidence": 0.9}}, ["statistics", "gradcam", "calibration", "beyond", "audit_code"]),
+        (
+            {"statistics": {"confidence": 0.9}},
+            ["statistics", "gradcam", "calibration", "beyond", "audit_code", "beside"],
+        ),
         ({"calibration": {"replicates": 3}}, ["calibration"]),
         ({"book": {"title": "Another"}}, []),
         ({"study": {"workers": 3, "device": "cpu"}}, []),
@@ -250,10 +255,10 @@ def test_replaced_predictions_renew_the_statistics(recorder: Recorder, studies: 
     own.parent.mkdir()
     for content in ("a", "b"):
         own.write_text(content)
-        assert recorder.run_all(studies()) == ["statistics", "gradcam", "beyond"]
+        assert recorder.run_all(studies()) == ["statistics", "gradcam", "beyond", "beside"]
     study.path("classification", "vit_1_2").mkdir()
     study.path("classification", "vit_1_2", "predictions.csv").write_text("c")
-    assert recorder.run_all(studies()) == ["statistics", "gradcam", "beyond"]
+    assert recorder.run_all(studies()) == ["statistics", "gradcam", "beyond", "beside"]
     assert own.read_text() == "b"
 
 
@@ -359,6 +364,15 @@ def test_figure_and_table_name_their_maker(studies: Callable[..., Study]) -> Non
     assert "x &gt; 6 &amp; &lt;b&gt;" in shown
     assert {path.suffix for path in study.path("figures").iterdir()} == {".png", ".svg"}
     assert not plt.get_fignums()
+    with Image.open(study.path("figures", "fig.png")) as picture:
+        assert f'width="{picture.width}" height="{picture.height}"' in shown
+    assert base64.b64encode(study.path("figures", "fig.png").read_bytes()).decode() in shown
+
+    # an interactive version is JSON beside the picture, and goes when the figure is drawn without one
+    study.figure("fig", "Caption", drawn, 3, hover={"data": [math.nan]})
+    assert json.loads(study.path("figures", "fig.json").read_text()) == {"data": [None]}
+    study.figure("fig", "Caption", drawn, 3)
+    assert not study.path("figures", "fig.json").exists()
 
     shown = study.table("tab", "A caption.", lambda: pd.DataFrame({"a": ["<i>", None], "b": [1.5, math.nan]})).data
     assert "&lt;i&gt;" in shown

@@ -9,6 +9,7 @@ from hepaper.errors import HepaperError
 from hepaper.stats import classification_metrics, kruskal_wallis, roc_auc
 from hepaper.tables import (
     label_agreement,
+    scan_times,
     segmentation,
     table1,
     table1_beside_published,
@@ -221,12 +222,57 @@ def test_small_tables():
     ]
     assert volume_pairs(volumes[volumes["source"] == "predicted"]).empty
     metrics = pd.DataFrame(
-        {"split": ["train"] * 2 + ["external_2"], "dice": [0.4, 0.8, 0.9], "iou": [0.25, 2 / 3, 0.82]}
-    )
+        {
+            "patient_id": list("aab"), "split": ["train"] * 2 + ["external_2"],
+            "dice": [0.4, 0.8, 0.9], "iou": [0.25, 2 / 3, 0.82],
+        }
+    )  # fmt: skip
     overlap = segmentation(metrics).set_index("Split")
-    assert overlap.loc["Training set", ["Dice, mean", "Dice below 0.5", "Paper: Dice"]].tolist() == [
-        "0.600",
+    assert overlap.loc["Training set", ["Dice, mean (95% CI)", "Dice below 0.5", "Paper: Dice"]].tolist() == [
+        "0.600 (n/a)",  # two scans of one patient say nothing about other patients
         1,
         "0.983",
     ]
     assert "External validation set 1" not in overlap.index
+
+
+def test_interval_of_the_mean_dice():
+    """Oracle: bootstrap by hand over patients, and the standard error of patients' means: 1.96 of it reaches about as
+    far. Scans taken for independent would give an interval shorter by the square root of two."""
+    random = np.random.default_rng(3)
+    patients = np.repeat(np.arange(60), 2)
+    dice = np.clip(0.8 + 0.06 * random.normal(size=60), 0, 1)[patients]  # both scans of a head alike
+    metrics = pd.DataFrame({"patient_id": patients.astype(str), "split": "external_1", "dice": dice})
+    metrics["iou"] = metrics["dice"] / (2 - metrics["dice"])
+    cell = segmentation(metrics, seed=1)["Dice, mean (95% CI)"].item()
+    mean, low, high = (float(part) for part in cell.replace(")", "").replace("–", " (").split(" ("))
+    error = dice[::2].std(ddof=1) / np.sqrt(60)
+    assert mean == pytest.approx(dice.mean(), abs=5e-4)
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.08)
+    assert segmentation(metrics, seed=1).equals(segmentation(metrics, seed=1))
+
+
+def test_scan_times():
+    """Oracle: quartiles by hand of the numbers 1 to 5; a missing time is counted and left out; a split without patients
+    has n/a and no error."""
+    cohort = pd.DataFrame(
+        {
+            "patient_id": list("abcdef"),
+            "split": ["train"] * 5 + ["external_1"],
+            "onset_to_baseline_h": [5.0, 1.0, 2.0, 3.0, 4.0, np.nan],
+            "baseline_to_followup_h": [24.0] * 5 + [48.25],
+        }
+    )
+    times = scan_times(cohort).set_index("Patients of")
+    assert times["n"].tolist() == [5, 1, 0, 6]
+    onset = "Onset to baseline CT (h)"
+    assert times.loc["Training set", [f"{onset}, median (quartiles)", f"{onset}, range"]].tolist() == [
+        "3.0 (2.0–4.0)",
+        "1.0–5.0",
+    ]
+    assert times[f"{onset}, unknown"].tolist() == [0, 1, 0, 1]
+    assert times.loc["External validation set 1", f"{onset}, median (quartiles)"] == "n/a"
+    assert times.loc["External validation set 2", f"{onset}, range"] == "n/a"
+    assert times.loc["All", "Baseline to follow-up CT (h), range"] == "24.0–48.2"
+    with pytest.raises(HepaperError, match="onset_to_baseline_h"):
+        scan_times(cohort.drop(columns="onset_to_baseline_h"))

@@ -6,7 +6,7 @@ checks read any other transcription in that form: ``run_audit("their.yml")``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, fields
 from importlib import import_module, resources
 from pathlib import Path
@@ -14,14 +14,25 @@ from typing import Any
 
 import pandas as pd
 
-from hepaper.audit.check import VERDICTS, Check, Printed, Verdict, load
+from hepaper.audit.check import INCONSISTENT, VERDICTS, Check, Printed, Verdict, load
 from hepaper.errors import HepaperError
 
-__all__ = ["COLUMNS", "VERDICTS", "Check", "Printed", "Verdict", "checks", "load_published", "run_audit", "summary"]
+__all__ = [
+    "COLUMNS",
+    "VERDICTS",
+    "Check",
+    "Printed",
+    "Verdict",
+    "checks",
+    "load_published",
+    "run_audit",
+    "same_fact",
+    "summary",
+]
 
 #: What the audit consists of, in the order of the page; each module has ``checks(published) -> list[Check]``.
 PARTS = ("cohort", "images", "overlap", "table2", "table3", "words")
-COLUMNS = ("section", "item", "published", "recomputed", "verdict", "how", "where", "needs")
+COLUMNS = ("section", "item", "published", "recomputed", "verdict", "how", "where", "needs", "rests_on")
 assert set(COLUMNS) == {field.name for field in fields(Check)}
 
 
@@ -47,7 +58,7 @@ def run_audit(published: Mapping[str, Any] | str | Path | None = None) -> pd.Dat
 
     Returns
     -------
-    DataFrame, a row a check: section, item, published, recomputed, verdict, how, where, needs; all text.
+    DataFrame, a row a check: section, item, published, recomputed, verdict, how, where, needs, rests_on; all text.
 
     Raises
     ------
@@ -81,3 +92,19 @@ def summary(audit: pd.DataFrame) -> pd.DataFrame:
     counted.loc["All"] = counted.sum()
     counted.columns.name = None
     return counted.rename_axis("section").assign(checks=counted.sum(axis=1))
+
+
+def same_fact(audit: pd.DataFrame) -> list[list[Hashable]]:
+    """Inconsistent checks that the same printed numbers decide: one finding, seen through several rules.
+
+    Parameters
+    ----------
+    audit : DataFrame of :func:`run_audit`
+
+    Returns
+    -------
+    Groups of two or more labels of the index, in the order of the table.
+    """
+    wrong = audit[(audit["verdict"] == INCONSISTENT) & (audit["rests_on"] != "")]
+    groups = wrong.groupby("rests_on", sort=False).groups.values()
+    return [list(group) for group in groups if len(group) > 1]

@@ -38,6 +38,7 @@ class Check:
     how: str  # the computation, for a reader who wants to repeat it; plain text, lines separated by \n
     where: str  # place in the paper
     needs: str = ""  # data that would decide it, where the verdict is "not checkable without the data"
+    rests_on: str = ""  # printed numbers that decide it, in words, where another check puts the same to another rule
 
 
 class Absent(Exception):

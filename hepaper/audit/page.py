@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Hashable
 
 import pandas as pd
 
+from hepaper.audit import same_fact
 from hepaper.audit.check import VERDICTS
 
 _STYLE = """
@@ -85,15 +87,28 @@ def _class(verdict: str) -> str:
     return re.sub(r"\W+", "-", verdict)
 
 
-def _row(check: pd.Series) -> str:
+def _others(audit: pd.DataFrame) -> dict[Hashable, str]:
+    """What a check shares with others, by its label."""
+    found = {}
+    for group in same_fact(audit):
+        for label in group:
+            names = " and ".join(
+                f"“{audit.loc[other, 'item']}” ({audit.loc[other, 'section']})" for other in group if other != label
+            )
+            found[label] = f"One finding with {names}: both rest on {audit.loc[label, 'rests_on']}."
+    return found
+
+
+def _row(check: pd.Series, shared: str) -> str:
     cell = {name: html.escape(str(check[name])) for name in check.index}
     lines = [f"<p>{line}</p>" for line in cell["how"].split("\n")]
+    note = f"<div>{html.escape(shared)}</div>" if shared else ""
     if cell["where"]:
         lines.append(f"<p>In the paper: {cell['where']}.</p>")
     if cell["needs"]:
         lines.append(f"<p>Needed: {cell['needs']}.</p>")
     return (
-        f'<tr data-verdict="{cell["verdict"]}"><td>{cell["item"]}<details><summary>computation</summary>'
+        f'<tr data-verdict="{cell["verdict"]}"><td>{cell["item"]}{note}<details><summary>computation</summary>'
         f"{''.join(lines)}</details></td><td>{cell['published']}</td><td>{cell['recomputed']}</td>"
         f'<td><span class="verdict {_class(check["verdict"])}">{cell["verdict"]}</span></td></tr>'
     )
@@ -107,9 +122,9 @@ def audit_table(audit: pd.DataFrame, caption: str = "Every check.") -> str:
     audit : DataFrame of :func:`hepaper.audit.run_audit`
     caption : plain text
     """
-    bodies = []
+    bodies, shared = [], _others(audit)
     for section, rows in audit.groupby("section", sort=False):
-        body = "".join(_row(check) for _, check in rows.iterrows())
+        body = "".join(_row(check, shared.get(label, "")) for label, check in rows.iterrows())
         bodies.append(
             f'<tbody><tr><th colspan="4" scope="rowgroup">{html.escape(str(section))}</th></tr>{body}</tbody>'
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from hepaper.audit import VERDICTS, load_published, overlap, run_audit, summary
+from hepaper.audit import VERDICTS, load_published, overlap, run_audit, same_fact, summary
 from hepaper.audit.check import Absent, number
 from hepaper.audit.cohort import age_summaries, anova_range
 from hepaper.audit.images import arms
@@ -56,11 +56,26 @@ def _markdown(rows: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _findings(audit: pd.DataFrame) -> dict[str, Any]:
+    """How many findings the inconsistent checks are, and a sentence about those that are one."""
+    groups = same_fact(audit)
+    findings = int((audit["verdict"] == "inconsistent").sum()) - sum(len(group) - 1 for group in groups)
+    sentences = [
+        f"The rows {' and '.join('“' + item + '”' for item in audit.loc[group, 'item'])} rest on one fact, "
+        f"{audit.loc[group[0], 'rests_on']}, put to {len(group)} rules."
+        for group in groups
+    ]
+    if sentences:
+        sentences.append(f"Counted once, {findings} findings remain.")
+    return {"findings": findings, "one_fact": " ".join(sentences)}
+
+
 def results(audit: pd.DataFrame, published: Mapping[str, Any]) -> dict[str, Any]:
     """What the chapter may state: counts of verdicts, the inconsistent checks (Markdown), a few computed numbers."""
     counted = summary(audit)
     found: dict[str, Any] = _counts(counted.loc["All"])
     found["sections"] = {str(name): _counts(row) for name, row in counted.drop(index="All").iterrows()}
+    found |= _findings(audit)
     found["contradictions"] = _markdown(audit[audit["verdict"] == "inconsistent"])
     for key, computed in (("anova", _anova), ("steps", _steps), ("benchmark", _benchmark)):
         try:

@@ -44,7 +44,7 @@ from hepaper.audit.cohort import percentage
 from hepaper.audit.icc_search import least_icc, spread_over_images
 from hepaper.audit.image_search import ImagePRange, image_tables, p_over_images
 from hepaper.audit.ratings_search import PRange, p_over_tables, rating_tables
-from hepaper.audit.words import ICC_LEVELS
+from hepaper.audit.words import ICC_LEVELS, identified
 from hepaper.errors import HepaperError
 from hepaper.reader_study.analysis import detection
 from hepaper.stats import rows
@@ -522,6 +522,7 @@ def _told_apart(published: Mapping[str, Any]) -> Iterator[Check]:
         + f". A neutral observer of this d′ would be right in {text(100 * neutral_share(d), 0)} % of either kind. "
         "So most synthetic images did pass, and the readers’ calls still carried information.",
         source(published, "table2"), needs="a margin for d′, or every reader's calls" if verdict == NOT_CHECKABLE else "",
+        rests_on=identified(published),
     )  # fmt: skip
 
 

@@ -146,6 +146,16 @@ def _icc_names(published: Mapping[str, Any]) -> Iterator[Check]:
     )  # fmt: skip
 
 
+def identified(published: Mapping[str, Any]) -> str:
+    """How many images the readers put right: the one fact behind every check of whether they could tell them apart."""
+    shares = (
+        f"{count(published, 'table2', 'identification', 'correct', kind)} of "
+        f"{count(published, 'table2', 'images', kind)} {kind}"
+        for kind in ("real", "synthetic")
+    )
+    return f"{' and '.join(shares)} images identified"
+
+
 def _indistinguishable(published: Mapping[str, Any]) -> Iterator[Check]:
     quote, where = _quote(published, "indistinguishable")
     alpha = number(published, "statistics", "alpha")
@@ -164,6 +174,7 @@ def _indistinguishable(published: Mapping[str, Any]) -> Iterator[Check]:
         f"exact test of {called_real[0]} of {images['real']} against {called_real[1]} of {images['synthetic']}: p = {p:.2g}. "
         f"{share:g} % of all {total} images were put right; 50 % is guessing. It is also true that "
         f"{100 * called_real[1] / images['synthetic']:g} % of the synthetic images passed for real.", where,
+        rests_on=identified(published),
     )  # fmt: skip
 
 

@@ -54,7 +54,23 @@ def _make_phantom(study: Study, patient_id: str) -> None:
 
 
 def _take_in(ct: Path, mask: Path | None, target: Path) -> None:
-    """One real scan into the run: read, corrected, stripped of everything but voxels and geometry."""
+    """One real scan into the run: read, corrected, stripped of everything but voxels and geometry.
+
+    A scan that cannot be read is named as the run names it: the user's file name may hold a patient's, and the message
+    stays in the executed notebook.
+    """
+    from hepaper.cohort.nifti import ScanError
+
+    subject = target.name.removesuffix(".nii.gz")
+    try:
+        _copy(ct, mask, target)
+    except ScanError as error:
+        raise ScanError(error.what, error.remedy, subject) from None
+    except OSError as error:
+        raise ScanError(f"its files cannot be read ({error.strerror})", "see whether they are there", subject) from None
+
+
+def _copy(ct: Path, mask: Path | None, target: Path) -> None:
     import SimpleITK as sitk
 
     from hepaper.cohort.read import read_ct, read_mask

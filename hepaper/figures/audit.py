@@ -18,9 +18,15 @@ from hepaper.audit.overlap import FAILED, failed_share, iou_of
 from hepaper.errors import HepaperError
 from hepaper.figures import style
 
-#: Light enough for dark figures on them, apart in grey print too.
-VERDICT_COLOURS = dict(zip(VERDICTS, ("#7FC8A9", "#A9D3EF", style.RED, "#C9CDD3"), strict=True))
+#: Light enough for dark figures on them; the hatches tell them apart in grey print.
+VERDICT_COLOURS: dict[str, str] = dict(zip(VERDICTS, ("#7FC8A9", "#A9D3EF", style.RED, "#C9CDD3"), strict=True))
+VERDICT_HATCHES: dict[str, str] = dict(zip(VERDICTS, ("", "////", "", "...."), strict=True))
 _PAIR_COLOURS = (style.RED, style.BLUE, style.ORANGE, style.GREEN, style.PURPLE)
+_PAIR_LINES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+
+
+def _look(verdict: str) -> dict[str, str]:
+    return {"facecolor": VERDICT_COLOURS[verdict], "edgecolor": "white", "hatch": VERDICT_HATCHES[verdict]}
 
 
 @style.in_style
@@ -44,7 +50,7 @@ def audit_summary(audit: pd.DataFrame) -> Figure:
         for verdict in VERDICTS:
             width = int(counted[section].get(verdict, 0))
             if width:
-                panel.barh(place, width, left=left, height=0.68, color=VERDICT_COLOURS[verdict], lw=0)
+                panel.barh(place, width, left=left, height=0.68, lw=0, **_look(verdict))
                 if width > 0.02 * longest:
                     ink = "white" if verdict == "inconsistent" else style.INK
                     panel.text(left + width / 2, place, str(width), ha="center", va="center", fontsize=8.5, color=ink)
@@ -53,7 +59,7 @@ def audit_summary(audit: pd.DataFrame) -> Figure:
         if wrong:  # one in a hundred is too narrow to be seen
             panel.annotate(
                 f"{wrong} inconsistent", (left, place), xytext=(5, 0), textcoords="offset points", va="center",
-                fontsize=8.5, color=style.RED,
+                fontsize=8.5, color=style.INK,
             )  # fmt: skip
     panel.set_yticks(range(len(sections)), sections)
     panel.set_ylim(len(sections) - 0.5, -0.5)
@@ -63,7 +69,7 @@ def audit_summary(audit: pd.DataFrame) -> Figure:
     panel.grid(axis="x")
     present = [verdict for verdict in VERDICTS if verdict in set(audit["verdict"])]
     figure.legend(
-        [Patch(color=VERDICT_COLOURS[verdict]) for verdict in present],
+        [Patch(lw=0, **_look(verdict)) for verdict in present],
         [f"{verdict} ({int((audit['verdict'] == verdict).sum())})" for verdict in present],
         loc="outside lower center", ncols=2,
     )  # fmt: skip
@@ -121,12 +127,12 @@ def dice_iou_region(pairs: Mapping[str, tuple[Any, Any]], threshold: float = FAI
     )  # fmt: skip
     thresholds = np.linspace(0.05, 0.95, 181)
     for number, (name, (dice, iou)) in enumerate(shown.items()):
-        colour = _PAIR_COLOURS[number % len(_PAIR_COLOURS)]
+        colour, line = _PAIR_COLOURS[number % len(_PAIR_COLOURS)], _PAIR_LINES[number % len(_PAIR_LINES)]
         plane.errorbar(
-            float(dice), float(iou), xerr=dice.half, yerr=iou.half, fmt="o", ms=5, color=colour, elinewidth=1.2,
+            float(dice), float(iou), xerr=dice.half, yerr=iou.half, fmt=style.MARKERS[number % len(style.MARKERS)], ms=5, color=colour, ls=line, elinewidth=1.2,
             label=f"{name}: {dice}, {iou}", zorder=4,
         )  # fmt: skip
-        least.plot(thresholds, [100 * failed_share(dice.high, iou.low, t) for t in thresholds], color=colour)
+        least.plot(thresholds, [100 * failed_share(dice.high, iou.low, t) for t in thresholds], color=colour, ls=line)
     plane.set(xlabel="Mean Dice", ylabel="Mean IoU", xlim=limits[0], ylim=limits[1], title="What is possible")
     least.axvline(threshold, color=style.GREY, lw=1, ls=":")
     least.set(xlabel="Dice", ylabel="Least share of scans below it (%)", xlim=(0, 1), title="What it takes")

@@ -28,9 +28,9 @@ def code_rates(rates: pd.DataFrame) -> Figure:
         panels, "AB", (("classifier", "Classifier"), ("generator", "Generator")), strict=True
     ):
         rows = rates[rates["of"] == of]
-        for way, colour in (("paper", PAPER), ("released", RELEASED)):
+        for way, colour, line in (("paper", PAPER, "-"), ("released", RELEASED, "--")):
             label = {"paper": "paper", "released": "released code"}[way] if letter == "A" else None
-            panel.step(rows["epoch"], rows[way], where="post", color=colour, label=label)
+            panel.step(rows["epoch"], rows[way], where="post", color=colour, ls=line, label=label)
         panel.set(title=title, xlabel="Epoch", ylabel="Learning rate", ylim=(0, None))
         panel.ticklabel_format(axis="y", scilimits=(-4, -4))
         panel.grid(axis="y")
@@ -53,12 +53,18 @@ def code_slices(slices: pd.DataFrame, kept: pd.DataFrame, slice_mm: float) -> Fi
     where, left = figure.subplots(1, 2)
     reach = max(float(slices["shift_mm"].abs().max()), slice_mm)
     bins = np.linspace(-reach, reach, 24)
-    for way, colour, label in (
-        ("upsampling", style.SKY, "mask by nearest voxels"),
-        ("mask", RELEASED, "mask by B-splines, cut off"),
+    for way, colour, line, label in (
+        ("upsampling", style.SKY, "-", "mask by nearest voxels"),
+        ("mask", RELEASED, "--", "mask by B-splines, cut off"),
     ):
         where.hist(
-            slices.loc[slices["way"] == way, "shift_mm"], bins, histtype="step", color=colour, lw=1.8, label=label
+            slices.loc[slices["way"] == way, "shift_mm"],
+            bins,
+            histtype="step",
+            color=colour,
+            lw=1.8,
+            ls=line,
+            label=label,
         )
     where.axvspan(-slice_mm / 2, slice_mm / 2, color=style.PALE, lw=0, zorder=0)
     where.set(xlabel="Chosen slice, mm above ours", ylabel="Patients", title="Slice with the largest area")
@@ -85,12 +91,14 @@ def code_window(hu: pd.DataFrame, windows: Mapping[str, tuple[float, float]]) ->
     figure = style.new_figure(6.4, 3.2)
     panel = figure.subplots()
     inner = hu.iloc[1:-1]
-    for column, colour, label in (
-        ("inside", style.CLASS_COLOURS["HE"], "hematoma"),
-        ("around", style.GREY, "rest of the crop"),
+    for column, colour, hatch, label in (
+        ("inside", style.CLASS_COLOURS["HE"], "////", "hematoma"),
+        ("around", style.GREY, "", "rest of the crop"),
     ):
         total = max(1, int(hu[column].sum()))
-        panel.fill_between(inner["hu"], 100 * inner[column] / total, color=colour, alpha=0.35, lw=0, label=label)
+        panel.fill_between(
+            inner["hu"], 100 * inner[column] / total, color=colour, alpha=0.35, lw=0, hatch=hatch, label=label
+        )
     for (name, (level, width)), line in zip(windows.items(), ("-", (0, (4, 3))), strict=True):
         ends = (level - width / 2, level + width / 2)
         for end in ends:

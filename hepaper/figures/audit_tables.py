@@ -22,6 +22,7 @@ from hepaper.figures import style
 _PARTS = {"all": "All images", "real": "Real images", "synthetic": "Synthetic images"}
 _POOR = 0.4
 _KAPPA_MARKS = (("o", style.RED), ("^", style.INK), ("s", style.PURPLE))
+SHADES = ListedColormap(np.linspace([0.98, 0.99, 1.0], [0.42, 0.60, 0.75], 10))  # light enough for marks on it
 _COMPARED = (style.BLUE, style.ORANGE, style.GREEN, style.PURPLE)
 
 
@@ -89,11 +90,10 @@ def kappa_splits(called: Mapping[str, tuple[int, int]], kappas: Mapping[str, Pri
         raise HepaperError("kappa: majorities and printed values needed, and there are none")
     figure = style.new_figure(style.WIDTH, 3.9)
     panels = np.ravel(figure.subplots(1, len(called), squeeze=False))
-    shades = ListedColormap(np.linspace([0.98, 0.99, 1.0], [0.42, 0.60, 0.75], 10))
     mesh = None
     for panel, (part, (real, synthetic)), letter in zip(panels, called.items(), "ABC", strict=False):
         grid = votes.kappas(real, synthetic)
-        mesh = panel.pcolormesh(np.arange(real + 1), np.arange(synthetic + 1), grid.T, cmap=shades, vmin=0, vmax=1)
+        mesh = panel.pcolormesh(np.arange(real + 1), np.arange(synthetic + 1), grid.T, cmap=SHADES, vmin=0, vmax=1)
         for (mark, colour), kappa in zip(_KAPPA_MARKS, kappas.values(), strict=False):
             fits = votes.splits(kappa, real, synthetic)
             if len(fits):
@@ -147,7 +147,7 @@ def confusion_found(matrices: Mapping[tuple[str, str], Confusion]) -> Figure:
                 colour = style.CLASS_COLOURS[kind]
                 panel.barh(place + shift, share, height=0.34, color=colour, lw=0)
                 panel.barh(place + shift, 100 - share, left=share, height=0.34, color=colour, alpha=0.25, lw=0)
-                panel.text(1, place + shift, str(right), va="center", fontsize=8.5, color="white")
+                panel.text(1, place + shift, f"{kind} {right}", va="center", fontsize=8.5, color="white")
                 panel.text(99, place + shift, str(wrong), va="center", ha="right", fontsize=8.5, color=style.INK)
         panel.set_yticks(range(len(rows)), list(rows))
         panel.set_ylim(len(rows) - 0.45, -0.55)
@@ -257,7 +257,7 @@ def required_correlations(comparisons: pd.DataFrame, alpha: float = 0.05) -> Fig
     delta = np.linspace(widest / 200, widest, 200)
     for panel, split, letter in zip(panels, splits, "ABCDEFGH", strict=False):
         rows = comparisons[comparisons["split"] == split]
-        for colour, row in zip(_COMPARED, rows.to_dict("records"), strict=False):
+        for colour, marker, row in zip(_COMPARED, style.MARKERS, rows.to_dict("records"), strict=False):
             a, b, sign = row["error_a"], row["error_b"], "<" if row["below"] else "="
             for p, line in ((row["p"], "-"), (alpha, (0, (4, 3)))):
                 needed = np.array([correlation.required(gap, a, b, p) for gap in delta])
@@ -266,7 +266,7 @@ def required_correlations(comparisons: pd.DataFrame, alpha: float = 0.05) -> Fig
             panel.plot(
                 row["delta"],
                 row["r_low"],
-                "o",
+                marker,
                 ms=6,
                 color=colour,
                 label=f"against {row['other']}, p {sign} {row['p']:g}",

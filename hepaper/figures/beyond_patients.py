@@ -225,14 +225,14 @@ def clinical_gain(added: pd.DataFrame) -> Figure:
     models = list(dict.fromkeys(added["model"]))
     figure = style.new_figure(style.WIDTH, len(splits) * (_ROW * len(models) + 0.75) + 0.45)
     grid = figure.subplots(len(splits), 3, sharex="col", sharey=True, squeeze=False, width_ratios=[1.2, 1, 1])
-    colours = {"model": style.BLUE, "oracle": style.GREEN}
+    looks = {"model": (style.BLUE, "o"), "oracle": (style.GREEN, "D")}
     for panels, split in zip(grid, splits, strict=True):
         rows = added[added["split"] == split].set_index("model").reindex(models)
         for place, row in enumerate(rows.to_dict("records")):
-            colour = colours.get(row["kind"], style.GREY)
+            colour, marker = looks.get(row["kind"], (style.GREY, "o"))
             names = ("auc",) if models[place] == ALONE else ("auc", "delta", "brier_change")
             for panel, name in zip(panels, names, strict=False):
-                _mark(panel, place, [row[f"{name}{end}"] for end in _ENDS], colour)
+                _mark(panel, place, [row[f"{name}{end}"] for end in _ENDS], colour, marker)
             if not np.isfinite(row["auc"]):
                 _nothing(panels[0], place, row["note"] if isinstance(row["note"], str) else "not scored")
         for panel in panels:
@@ -248,7 +248,9 @@ def clinical_gain(added: pd.DataFrame) -> Figure:
     for panel, label in zip(grid[-1], ("AUC", "Change of AUC", "Change of Brier score"), strict=True):
         panel.set_xlabel(label)
     if (added["kind"] == "oracle").any():
-        handles = [Line2D([], [], marker="o", color=colour, label=f"{kind}s") for kind, colour in colours.items()]
+        handles = [
+            Line2D([], [], marker=mark, color=colour, label=f"{kind}s") for kind, (colour, mark) in looks.items()
+        ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
     _letters(grid.ravel())
     return figure

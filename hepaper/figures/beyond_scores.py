@@ -19,7 +19,10 @@ from hepaper.beyond.selective import BY_CLASS, MARGIN, MARGINAL, MEASURES, PERFE
 from hepaper.errors import HepaperError
 from hepaper.figures import style
 
-_METHOD_COLOURS = {"as it is": style.GREY, "prior": style.ORANGE, "intercept": style.BLUE, "logistic": style.GREEN}
+_METHOD_LOOKS = {
+    "as it is": (style.GREY, "o"), "prior": (style.ORANGE, "s"), "intercept": (style.BLUE, "^"),
+    "logistic": (style.GREEN, "D"),
+}  # fmt: skip
 _MEASURE_LOOKS: dict[str, dict[str, Any]] = {
     SEEDS: {"color": style.BLUE, "marker": "o"},
     MARGIN: {"color": style.ORANGE, "marker": "s"},
@@ -29,12 +32,14 @@ _MEASURE_LOOKS: dict[str, dict[str, Any]] = {
 _OF_LOOKS = {"all": (style.INK, "o"), "HE": (style.RED, "^"), "NHE": (style.CLASS_COLOURS["NHE"], "v")}
 _SETS = {
     "One class, the true one": style.GREEN, "One class, the wrong one": style.ORANGE, "Both": style.PALE,
-    "None": style.YELLOW,
+    "Neither": style.YELLOW,
 }  # fmt: skip
+_SET_HATCHES = {"One class, the wrong one": "////", "Neither": "xxxx"}
 _REFERENCES: dict[str, dict[str, Any]] = {
     TREAT_ALL: {"color": style.GREY, "ls": (0, (4, 3))},
     ORACLE: {"color": style.INK, "ls": ":"},
 }
+_AS_IT_IS = (0, (5, 1, 1, 1))  # dashes of scores that nothing was done to
 _SCORES = {AS_IT_IS: "Scores as they are", "logistic": "Recalibrated scores"}
 _METHOD_NAMES = {MARGINAL: "one limit", BY_CLASS: "a limit a class"}
 _SMALLEST, _LARGEST = -1.0, 4.0  # of a slope that is shown
@@ -225,9 +230,8 @@ def recalibration_panels(effect: pd.DataFrame, splits: Sequence[str] | None = No
                         continue
                     value, low, high = (float(found[f"{name}{end}"].iloc[0]) for end in ("", "_low", "_high"))
                     reach = np.clip([[value - low], [high - value]], 0, None)
-                    panel.errorbar(
-                        value, place + offset, xerr=reach, fmt="o", ms=4, elinewidth=1.1, color=_METHOD_COLOURS[method]
-                    )
+                    colour, marker = _METHOD_LOOKS[method]
+                    panel.errorbar(value, place + offset, xerr=reach, fmt=marker, ms=4, elinewidth=1.1, color=colour)
             if name == "slope":
                 low, high = panel.get_xlim()
                 panel.set_xlim(max(low, _SMALLEST), min(high, _LARGEST))
@@ -238,7 +242,8 @@ def recalibration_panels(effect: pd.DataFrame, splits: Sequence[str] | None = No
             panel.grid(axis="x")
         row[0].set_title(NAMES.get(split, split))
     handles = [
-        Line2D([], [], marker="o", ls="none", color=_METHOD_COLOURS[name], label=METHODS[name]) for name in methods
+        Line2D([], [], marker=_METHOD_LOOKS[name][1], ls="none", color=_METHOD_LOOKS[name][0], label=METHODS[name])
+        for name in methods
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
@@ -281,12 +286,13 @@ def decision_curve_panels(curves: pd.DataFrame, splits: Sequence[str] | None = N
             for name, look in _REFERENCES.items():
                 line = first[first["model"] == name]
                 panel.plot(line["threshold"], line["net_benefit"], lw=1.4, **look)
-            for kind, shade in zip(kinds, (style.GREY, colour) if len(kinds) > 1 else (colour,), strict=False):
+            looks = ((style.GREY, _AS_IT_IS), (colour, "-"))
+            for kind, (shade, dashes) in zip(kinds, looks if len(kinds) > 1 else looks[1:], strict=False):
                 line = here[(here["model"] == model) & (here["scores"] == kind)]
                 if line["net_benefit"].isna().all():
                     continue
                 panel.fill_between(line["threshold"], line["low"], line["high"], color=shade, alpha=0.18, lw=0)
-                panel.plot(line["threshold"], line["net_benefit"], color=shade, lw=1.6, zorder=3)
+                panel.plot(line["threshold"], line["net_benefit"], color=shade, lw=1.6, ls=dashes, zorder=3)
             if here.loc[here["model"] == model, "net_benefit"].isna().all():
                 _empty(panel, "not defined")
         row[0].set_ylim(-0.06, max(1.25 * best, 0.05))
@@ -297,7 +303,9 @@ def decision_curve_panels(curves: pd.DataFrame, splits: Sequence[str] | None = N
     for panel in grid[-1]:
         panel.set_xlabel("Risk from which one treats")
     handles = (
-        [Line2D([], [], color=style.GREY, lw=1.6, label=_SCORES.get(kinds[0], kinds[0]))] if len(kinds) > 1 else []
+        [Line2D([], [], color=style.GREY, lw=1.6, ls=_AS_IT_IS, label=_SCORES.get(kinds[0], kinds[0]))]
+        if len(kinds) > 1
+        else []
     )
     handles.append(Line2D([], [], color=style.BLUE, lw=1.6, label=f"{_SCORES.get(kinds[-1], kinds[-1])} (in colour)"))
     handles += [
@@ -481,7 +489,10 @@ def conformal_panels(coverage: pd.DataFrame, splits: Sequence[str] | None = None
     ]
     handles.append(Patch(color=style.PALE, label="if exchangeable"))
     figure.legend(handles=handles, loc="outside lower left", ncols=2, title="Left")
-    sets = [Patch(facecolor=colour, edgecolor=style.GREY, lw=0.5, label=name) for name, colour in _SETS.items()]
+    sets = [
+        Patch(facecolor=colour, edgecolor=style.GREY, lw=0.5, hatch=_SET_HATCHES.get(name), label=name)
+        for name, colour in _SETS.items()
+    ]
     figure.legend(handles=sets, loc="outside lower right", ncols=2, title="Right: the set holds")
     return figure
 
@@ -490,6 +501,10 @@ def _stack(panel: Any, place: int, row: pd.Series) -> None:
     """One bar of the four kinds of sets; a model without a single one-class set has none right."""
     right = row["single"] * (0.0 if np.isnan(row["right_when_single"]) else row["right_when_single"])
     start = 0.0
-    for share, colour in zip((right, row["single"] - right, row["both"], row["empty"]), _SETS.values(), strict=True):
-        panel.barh(place, 100 * share, 0.7, left=100 * start, color=colour, edgecolor=style.GREY, linewidth=0.4)
+    shares = (right, row["single"] - right, row["both"], row["empty"])
+    for share, (name, colour) in zip(shares, _SETS.items(), strict=True):
+        panel.barh(
+            place, 100 * share, 0.7, left=100 * start, color=colour, edgecolor=style.GREY, linewidth=0.4,
+            hatch=_SET_HATCHES.get(name) if share else None,
+        )  # fmt: skip
         start += share

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
@@ -14,13 +15,15 @@ from hepaper.errors import HepaperError
 from hepaper.figures import style
 from hepaper.stats.simulate import ALPHA, TOLERANCE
 
-_METHOD_COLOURS = {
-    "Wilson": style.BLUE, "Wald": style.RED, "Clopper-Pearson": style.GREEN, "Agresti-Coull": style.SKY,
-    "Jeffreys": style.PURPLE, "DeLong": style.BLUE, "DeLong, logit": style.GREEN, "Hanley-McNeil": style.PURPLE,
-    "Bootstrap, percentile": style.ORANGE, "F": style.BLUE,
+_METHOD_LOOKS = {
+    "Wilson": (style.BLUE, "o"), "Wald": (style.RED, "s"), "Clopper-Pearson": (style.GREEN, "^"),
+    "Agresti-Coull": (style.SKY, "D"), "Jeffreys": (style.PURPLE, "v"), "DeLong": (style.BLUE, "o"),
+    "DeLong, logit": (style.GREEN, "^"), "Hanley-McNeil": (style.PURPLE, "v"),
+    "Bootstrap, percentile": (style.ORANGE, "s"), "F": (style.BLUE, "o"),
 }  # fmt: skip
-_VERDICT_COLOURS = {
-    "holds": style.GREEN, "too liberal": style.RED, "conservative": style.BLUE, "undecided": style.GREY,
+_VERDICT_LOOKS = {
+    "holds": (style.GREEN, "o"), "too liberal": (style.RED, ">"), "conservative": (style.BLUE, "<"),
+    "undecided": (style.GREY, "D"),
 }  # fmt: skip
 _SURE = float(stats.norm.ppf(0.975))  # an error bar is a 95 % interval of the simulation's own error
 _ROW = 0.21  # inches
@@ -68,9 +71,12 @@ def _beside(number: int) -> Any:
     return np.linspace(-0.31, 0.31, number) if number > 2 else np.linspace(-0.12, 0.12, number) * (number > 1)
 
 
-def _dot(panel: Any, value: float, error: float, place: float, colour: str, misused: bool, size: float = 4.5) -> None:
+def _dot(
+    panel: Any, value: float, error: float, place: float, look: tuple[str, str], misused: bool, size: float = 4.5
+) -> None:
+    colour, marker = look
     panel.errorbar(
-        100 * value, place, xerr=100 * _SURE * error, fmt="o", ms=size, color=colour, elinewidth=1.3,
+        100 * value, place, xerr=100 * _SURE * error, fmt=marker, ms=size, color=colour, elinewidth=1.3,
         mfc="white" if misused else colour, mew=1.2, zorder=3,
     )  # fmt: skip
 
@@ -114,16 +120,21 @@ def coverage_forest(
             labels.append(_label(quantity, cohort, group["sizes"].iloc[0]))
             for row, shift in zip(group.to_dict("records"), _beside(len(group)), strict=True):
                 _dot(
-                    panel, row["coverage"], row["mc_error"], place + shift, _METHOD_COLOURS[row["method"]],
+                    panel, row["coverage"], row["mc_error"], place + shift, _METHOD_LOOKS[row["method"]],
                     bool(row["misuse"]), 3.6,
                 )  # fmt: skip
         _band(panel, confidence, tolerance, np.sqrt(confidence * (1 - confidence) / part["replicates"].max()))
         _rows(panel, labels)
         panel.set_title(title)
-        dot: dict[str, Any] = {"marker": "o", "ls": "none", "ms": 4.5}
-        handles = [Line2D([], [], color=_METHOD_COLOURS[name], label=name, **dot) for name in part["method"].unique()]
+        dot: dict[str, Any] = {"ls": "none", "ms": 4.5}
+        looks = {name: _METHOD_LOOKS[name] for name in part["method"].unique()}
+        handles = [
+            Line2D([], [], color=colour, marker=mark, label=name, **dot) for name, (colour, mark) in looks.items()
+        ]
         if part["misuse"].astype(bool).any():
-            handles.append(Line2D([], [], mfc="white", mec=style.INK, label="where it does\nnot belong", **dot))
+            handles.append(
+                Line2D([], [], mfc="white", mec=style.INK, marker="o", label="where it does\nnot belong", **dot)
+            )
         panel.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8, handletextpad=0.2)
         style.panel_letter(panel, letter)
     panels[-1].set_xlabel("Intervals that hold the truth (%)")
@@ -161,15 +172,17 @@ def rejection_rates(
     for panel, (title, part), letter in zip(panels, parts, "AB", strict=False):
         rows = part.sort_values("test", kind="stable").to_dict("records")
         for place, row in enumerate(rows):
-            _dot(panel, row["size"], row["mc_error"], place, _VERDICT_COLOURS[row["verdict"]], bool(row["misuse"]))
+            _dot(panel, row["size"], row["mc_error"], place, _VERDICT_LOOKS[row["verdict"]], bool(row["misuse"]))
         _band(panel, alpha, tolerance, np.sqrt(alpha * (1 - alpha) / part["replicates"].max()))
         _rows(panel, [f"{row['test']}: {row['setting']}" for row in rows])
         panel.set_title(title)
         panel.set_xlim(left=-0.02 * panel.get_xlim()[1])
         style.panel_letter(panel, letter)
     panels[-1].set_xlabel("Rejected although nothing differs (%)")
-    found = [name for name in _VERDICT_COLOURS if name in set(shown["verdict"])]
-    handles = [Line2D([], [], marker="o", ls="none", color=_VERDICT_COLOURS[name], label=name) for name in found]
+    found = {name: look for name, look in _VERDICT_LOOKS.items() if name in set(shown["verdict"])}
+    handles = [
+        Line2D([], [], marker=mark, ls="none", color=colour, label=name) for name, (colour, mark) in found.items()
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -202,7 +215,8 @@ def power_curves(table: pd.DataFrame, wanted: float = 0.8) -> Figure:
     for panel in panels[len(groups) :]:
         panel.axis("off")
     correlations = sorted(table["correlation"].unique())
-    shades = [style.SKY, style.BLUE, style.GREEN, style.ORANGE, style.RED, style.PURPLE]
+    # correlations have an order, and so have the shades
+    shades = colormaps["viridis"](np.linspace(0, 0.8, len(correlations)))
     for panel, ((design, cohort), group), letter in zip(panels, groups, "ABCDEFGH", strict=False):
         for number, correlation in enumerate(correlations):
             line = group[group["correlation"] == correlation].sort_values("difference")
@@ -210,9 +224,9 @@ def power_curves(table: pd.DataFrame, wanted: float = 0.8) -> Figure:
                 continue
             x, y = line["difference"].to_numpy(), 100 * line["power"].to_numpy()
             error = 100 * _SURE * line["mc_error"].to_numpy()
-            colour = shades[number % len(shades)]
+            colour, mark = shades[number], style.MARKERS[number % len(style.MARKERS)]
             panel.fill_between(x, y - error, y + error, color=colour, alpha=0.2, lw=0)
-            panel.plot(x, y, "o-", ms=3, lw=1.5, color=colour, label=f"{correlation:g}")
+            panel.plot(x, y, f"{mark}-", ms=3.5, lw=1.5, color=colour, label=f"{correlation:g}")
         panel.axhline(100 * wanted, color=style.GREY, lw=1, ls=(0, (4, 3)), zorder=0)
         panel.axhline(100 * ALPHA, color=style.GREY, lw=0.8, ls=":", zorder=0)
         panel.set(ylim=(0, 101), yticks=[0, 20, 40, 60, 80, 100])

@@ -31,6 +31,7 @@ _METRIC_NAMES = {"auc": "AUC", "npv": "NPV", "ppv": "PPV"}
 # without colour, models are told apart by their lines and hatches
 _LINES = ("-", (0, (6, 2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1.5)), (0, (1, 1)))
 _HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
+SHADES = LinearSegmentedColormap.from_list("shades", ["#FFFFFF", style.BLUE])  # of a share of a class
 _SQUARE = (0, 0.25, 0.5, 0.75, 1)
 
 Models: TypeAlias = pd.DataFrame | Mapping[str, pd.DataFrame]
@@ -158,7 +159,7 @@ def _draw_matrix(panel: Axes, part: pd.DataFrame, limit: float, size: float) -> 
     )
     of_class = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, of_class, out=np.zeros((2, 2)), where=of_class > 0)
-    panel.imshow(share, cmap=LinearSegmentedColormap.from_list("shades", ["#FFFFFF", style.BLUE]), vmin=0, vmax=1)
+    panel.imshow(share, cmap=SHADES, vmin=0, vmax=1)
     for (y, x), count in np.ndenumerate(counts):
         words = f"{count}\n({share[y, x]:.0%})" if of_class[y, 0] else "0"
         ink = "white" if share[y, x] > 0.55 else style.INK

@@ -126,7 +126,7 @@ def flowchart(counts: pd.DataFrame | Mapping[str, Any], he: Mapping[str, int] | 
         w = each - 0.2
         box(centre - w / 2, split_top - split_height, w, split_height, colour)
         middle_of = {"x": centre, "ha": "center", "va": "center"}
-        axes.text(y=split_top - 0.27, s=_SET_NAMES.get(split, split), color=colour, fontweight="bold", **middle_of)
+        axes.text(y=split_top - 0.27, s=_SET_NAMES.get(split, split), fontweight="bold", **middle_of)
         axes.text(y=split_top - 0.53, s=f"n = {n:,}", **middle_of)
         if he:
             axes.plot([centre - w / 2 + 0.2, centre + w / 2 - 0.2], [split_top - 0.73] * 2, color=style.PALE, lw=1)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -19,6 +20,8 @@ from hepaper.figures import style
 from hepaper.figures.images import _outline
 
 HEAT = "inferno"  # perceptually uniform: hot is bright, with any colour vision and in grey
+#: what gradcam.colours may be; the second, the rainbow with red and blue exchanged, is the released code's
+HEATS: dict[str, Any] = {"inferno": HEAT, "swapped": ListedColormap(colormaps["jet"](np.arange(256))[:, [2, 1, 0, 3]])}
 _KINDS = {"trained": "Trained", "head": "Random head", "network": "Random network"}
 _RANDOM_COLOURS = {"head": style.PURPLE, "network": style.RED}
 
@@ -31,8 +34,8 @@ def _panel(axes: Any, picture: NDArray, mask: NDArray, **options: Any) -> None:
     _outline(axes, mask, style.SKY)
 
 
-def _heat(axes: Any, picture: Mapping[str, Any], kind: str) -> None:
-    _panel(axes, picture[kind], picture["mask"], cmap=HEAT)
+def _heat(axes: Any, picture: Mapping[str, Any], kind: str, colours: Any = HEAT) -> None:
+    _panel(axes, picture[kind], picture["mask"], cmap=colours)
     if not np.any(picture[kind]):
         axes.text(0.5, 0.5, "no heat", transform=axes.transAxes, color="white", ha="center", va="center", fontsize=8.5)
     high, wide = picture["token"]
@@ -40,9 +43,9 @@ def _heat(axes: Any, picture: Mapping[str, Any], kind: str) -> None:
     axes.add_patch(Rectangle((-0.5, -0.5), wide, high, fill=False, edgecolor="white", linewidth=0.8))
 
 
-def _bar(figure: Figure, panels: Any) -> None:
+def _bar(figure: Figure, panels: Any, colours: Any = HEAT) -> None:
     """The scale: each map is drawn relative to its own maximum."""
-    scale = ScalarMappable(Normalize(0, 1), HEAT)
+    scale = ScalarMappable(Normalize(0, 1), colours)
     bar = figure.colorbar(scale, ax=panels, orientation="horizontal", shrink=0.45, aspect=32, pad=0.02)
     bar.set_ticks([0, 0.5, 1], labels=["0", "half", "the map's maximum"])
     bar.set_label("Heat: evidence for expansion")
@@ -54,7 +57,7 @@ def _title(picture: Mapping[str, Any]) -> str:
 
 
 @style.in_style
-def cam_examples(pictures: Sequence[Mapping[str, Any]]) -> Figure:
+def cam_examples(pictures: Sequence[Mapping[str, Any]], colours: str = "inferno") -> Figure:
     """Crop and heat of some patients, a row a group of calls (form of Fig. 6H).
 
     Parameters
@@ -63,6 +66,8 @@ def cam_examples(pictures: Sequence[Mapping[str, Any]]) -> Figure:
         As :func:`hepaper.gradcam.show.example_pictures` gives them: patient_id, score, group, ``crop``, ``trained``
         and ``mask`` (size, size) in [0, 1], ``token`` (height, width of a token in pixels), ``share_inside`` and
         ``mask_share``.
+    colours : str
+        A key of :data:`HEATS`.
 
     Raises
     ------
@@ -83,14 +88,14 @@ def cam_examples(pictures: Sequence[Mapping[str, Any]]) -> Figure:
         for number, picture in enumerate(members):
             crop, heat = row[2 * number], row[2 * number + 1]
             _panel(crop, picture["crop"], picture["mask"], cmap="gray")
-            _heat(heat, picture, "trained")
+            _heat(heat, picture, "trained", HEATS[colours])
             crop.set_title(_title(picture), fontsize=8.5, fontweight="normal", loc="left", pad=3)
             inside = picture["share_inside"]
             said = "–" if pd.isna(inside) else f"{100 * inside:.0f} %"
             between = ", " if side > 1.4 else "\n"
             heat.set_xlabel(f"inside {said}{between}area {100 * picture['mask_share']:.0f} %", fontsize=8)
         row[0].set_ylabel(group.replace(" ", "\n"), rotation=0, ha="right", va="center", labelpad=6, fontsize=9)
-    _bar(figure, grid)
+    _bar(figure, grid, HEATS[colours])
     return figure
 
 
@@ -158,10 +163,10 @@ def heat_shares(
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     of_patient = known.groupby("patient_id")[["label", "mask_share", "share_inside"]].mean()
     left.plot([0, 100], [0, 100], color=style.GREY, lw=1, ls=(0, (4, 3)))
-    for name, label in (("HE", 1), ("NHE", 0)):
+    for name, label, marker in (("HE", 1, "^"), ("NHE", 0, "v")):
         here = of_patient[of_patient["label"] == label]
         left.scatter(
-            100 * here["mask_share"], 100 * here["share_inside"], s=16, alpha=0.75, linewidths=0,
+            100 * here["mask_share"], 100 * here["share_inside"], s=20, alpha=0.75, linewidths=0, marker=marker,
             color=style.CLASS_COLOURS[name], label=f"{name} ({len(here)})",
         )  # fmt: skip
     left.set(xlim=(-2, 102), ylim=(-2, 102), xlabel="Hematoma's share of the crop (%)")

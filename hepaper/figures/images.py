@@ -20,13 +20,13 @@ def _show(axes: Any, image: NDArray, level: float, width: float) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _outline(axes: Any, mask: NDArray | None, colour: str) -> None:
+def _outline(axes: Any, mask: NDArray | None, colour: str, line: Any = "solid") -> None:
     if mask is not None and np.any(mask):
         # a rim of zeros closes the outline of a mask that reaches the border
         edge = np.pad(np.asarray(mask, dtype=float), 1)
         rows, columns = (np.arange(-1, n + 1) for n in np.shape(mask))
         limits = axes.get_xlim(), axes.get_ylim()
-        axes.contour(columns, rows, edge, levels=[0.5], colors=[colour], linewidths=1.3)
+        axes.contour(columns, rows, edge, levels=[0.5], colors=[colour], linewidths=1.3, linestyles=[line])
         axes.set(xlim=limits[0], ylim=limits[1])
 
 

@@ -26,6 +26,9 @@ MEASURE_NAMES = {
 }  # fmt: skip
 
 
+_PREDICTED = (0, (3, 1.2))  # dashes of an outline that runs along the reference, in grey print too
+
+
 def _share_limits(panel: Any, values: pd.DataFrame | pd.Series) -> None:
     """From a round tenth below the lowest value (0 where nothing is known) to 1."""
     known = values.to_numpy(float)
@@ -323,12 +326,15 @@ def overlay_grid(cases: Sequence[Mapping[str, Any]], level: float = 40, width: f
             _outline(panel, case["truth"], style.TRUTH)
             for outline in panel.collections:
                 outline.set_linewidth(2.8)  # still seen where the prediction runs along it
-            _outline(panel, case["predictions"][name], style.PREDICTION)
+            _outline(panel, case["predictions"][name], style.PREDICTION, _PREDICTED)
             panel.text(
                 0.96, 0.04, f"{case['dice'][name]:.3f}", transform=panel.transAxes, color="white", ha="right",
                 va="bottom", fontsize=8.5, bbox={"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 1.5},
             )  # fmt: skip
-    handles = [Line2D([], [], color=colour, lw=2) for colour in (style.TRUTH, style.PREDICTION)]
+    handles = [
+        Line2D([], [], color=style.TRUTH, lw=2.8),
+        Line2D([], [], color=style.PREDICTION, lw=1.3, ls=_PREDICTED),
+    ]
     words = ["Reference", "Prediction; the number is the Dice of the whole scan"]
     figure.legend(handles, words, loc="outside lower center", ncols=2)
     return figure
@@ -356,7 +362,8 @@ def learning_rate_effect(metrics: pd.DataFrame, measure: str = "dice", seed: int
         x = np.array([rates.index(rate) for rate in rows["learning_rate"]]) + 0.05 * (number - (len(names) - 1) / 2)
         colour = style.NETWORK_COLOURS.get(name, style.GREY)
         panel.vlines(x, rows["mean_low"], rows["mean_high"], color=colour, lw=1.4)
-        panel.plot(x, rows["mean"], "o-", color=colour, ms=5.5, lw=1.6, label=style.network_name(name))
+        mark = style.MARKERS[number % len(style.MARKERS)]
+        panel.plot(x, rows["mean"], f"{mark}-", color=colour, ms=5.5, lw=1.6, label=style.network_name(name))
     panel.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     panel.set_xlim(-0.3, len(rates) - 0.7)
     panel.set(xlabel="Initial learning rate", ylabel=f"Mean {MEASURE_NAMES.get(measure, measure)}, 95 % CI")
@@ -403,11 +410,13 @@ def dice_iou_plane(metrics: pd.DataFrame, published: Mapping[str, tuple[float, f
         pad = 0.02 * (limits[1] - limits[0])
         panel.set(xlim=(limits[0] - pad, limits[1] + pad), ylim=(limits[0] - pad, limits[1] + pad))
     handles, words = [Patch(color=style.PALE)], ["Possible for means"]
-    for group in groups:
+    for group, own in zip(groups, itertools.cycle(style.MARKERS), strict=False):
         rows, colour = known[known[by] == group], colours.get(group, style.GREY)
         for panel, size in ((whole, 12), (corner, 9)):
             panel.scatter(rows["dice"], rows["iou"], s=size, color=colour, alpha=0.45, linewidths=0, zorder=2)
-            (mark,) = panel.plot(*means.loc[group], "D", ms=7, color=colour, mec="white", mew=0.9, ls="none", zorder=4)
+            (mark,) = panel.plot(
+                *means.loc[group], own, ms=7.5, color=colour, mec="white", mew=0.9, ls="none", zorder=4
+            )
         handles.append(mark)
         words.append(f"{names.get(group, group)}: {means.loc[group, 'dice']:.3f}, {means.loc[group, 'iou']:.3f}")
     for (name, pair), marker in zip(pairs.items(), itertools.cycle("x+1234"), strict=False):
@@ -452,7 +461,10 @@ def dice_by_group(metrics: pd.DataFrame, edges_ml: Sequence[float] = compare.SIZ
     for split in splits:
         for group, rows in known[known["split"] == split].groupby(column):
             values = rows["dice"].to_numpy(float)
-            box_and_points(left, len(labels), values, style.SPLIT_COLOURS.get(split, style.GREY), random)
+            box_and_points(
+                left, len(labels), values, style.SPLIT_COLOURS.get(split, style.GREY), random,
+                style.SPLIT_MARKERS.get(split, "o"),
+            )  # fmt: skip
             shown = group if column == "center" else style.SPLIT_NAMES.get(split, split)
             labels.append(f"{shown} (n = {values.size})")
     left.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor", fontsize=8.5)
@@ -465,7 +477,10 @@ def dice_by_group(metrics: pd.DataFrame, edges_ml: Sequence[float] = compare.SIZ
         rows = known[known["size_class"] == name]
         for place, split in enumerate(splits):
             values = rows.loc[rows["split"] == split, "dice"].to_numpy(float)
-            box_and_points(right, number * step + place, values, style.SPLIT_COLOURS.get(split, style.GREY), random)
+            box_and_points(
+                right, number * step + place, values, style.SPLIT_COLOURS.get(split, style.GREY), random,
+                style.SPLIT_MARKERS.get(split, "o"),
+            )  # fmt: skip
     centres = [number * step + (len(splits) - 1) / 2 for number in range(len(classes))]
     sizes = known["size_class"].value_counts()
     right.set_xticks(centres, [f"{name}\n(n = {sizes[name]})" for name in classes], fontsize=8.5)
@@ -476,7 +491,10 @@ def dice_by_group(metrics: pd.DataFrame, edges_ml: Sequence[float] = compare.SIZ
         _share_limits(panel, known["dice"])
         panel.grid(axis="y")
         style.panel_letter(panel, letter)
-    handles = [Patch(color=style.SPLIT_COLOURS.get(split, style.GREY), alpha=0.8) for split in splits]
+    handles = [
+        Line2D([], [], ls="none", marker=style.SPLIT_MARKERS.get(s, "o"), color=style.SPLIT_COLOURS.get(s, style.GREY))
+        for s in splits
+    ]
     figure.legend(handles, [style.SPLIT_NAMES.get(s, s) for s in splits], loc="outside lower center", ncols=len(splits))
     return figure
 
@@ -516,7 +534,9 @@ def bland_altman_plot(metrics: pd.DataFrame) -> Figure:
                 panel.axhspan(found[f"{name}_low"], found[f"{name}_high"], color=style.GREY, alpha=0.15, lw=0, zorder=0)
         if np.isfinite(found["slope"]):
             ends = np.array([mean.min(), mean.max()])
-            panel.plot(ends, found["bias"] + found["slope"] * (ends - mean.mean()), color=style.RED, lw=1.3, zorder=2)
+            panel.plot(
+                ends, found["bias"] + found["slope"] * (ends - mean.mean()), color=style.RED, lw=1.3, ls="-.", zorder=2
+            )
         panel.set_xlim(0, 1.06 * max(mean.max(), 1e-9))
         panel.set_xlabel("Mean of both volumes (mL)")
         panel.set_title(f"{style.SPLIT_NAMES.get(split, split)} (n = {found['n']})")
@@ -532,7 +552,7 @@ def bland_altman_plot(metrics: pd.DataFrame) -> Figure:
     panels[0].set_ylim(low, high + 0.3 * (high - low))  # room for the words
     shown = [
         Line2D([], [], color=style.INK, lw=1.2), Line2D([], [], color=style.GREY, lw=1.2, ls="--"),
-        Patch(color=style.GREY, alpha=0.25), Line2D([], [], color=style.RED, lw=1.3),
+        Patch(color=style.GREY, alpha=0.25), Line2D([], [], color=style.RED, lw=1.3, ls="-."),
     ]  # fmt: skip
     words_of = ["Bias", "Limits of agreement (±1.96 SD)", "Their 95 % CI", "Trend with size"]
     figure.legend(shown, words_of, loc="outside lower center", ncols=4 if len(splits) > 1 else 2)

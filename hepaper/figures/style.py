@@ -11,18 +11,22 @@ from typing import Any, ParamSpec
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 P = ParamSpec("P")
 
-# Okabe & Ito's palette: told apart with any colour vision
+# Okabe & Ito's palette with a darker purple: told apart with any colour vision, which theirs and blue are not
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#AA5A92", "#56B4E9", "#F0E442",
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#732670", "#56B4E9", "#F0E442",
 )  # fmt: skip
-INK, GREY, PALE = "#262B33", "#7A828E", "#E4E7EB"
+INK, GREY, PALE = "#262B33", "#6B7380", "#E4E7EB"
 
 SPLIT_COLOURS = {"train": BLUE, "external_1": ORANGE, "external_2": GREEN}
 SPLIT_NAMES = {"train": "Training", "external_1": "External 1", "external_2": "External 2"}
-CLASS_COLOURS = {"HE": RED, "NHE": "#6C8EAD"}
+CLASS_COLOURS = {"HE": RED, "NHE": "#44627F"}
+# without colour, in grey print, series are told apart by these
+MARKERS = ("o", "s", "^", "D", "v", "P")
+SPLIT_MARKERS = dict(zip(SPLIT_NAMES, MARKERS, strict=False))
 MODEL_COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE)
 #: Segmentation networks, as the params call them and as their papers do, in the order of every figure and table.
 NETWORK_NAMES = {
@@ -32,6 +36,7 @@ NETWORK_NAMES = {
 NETWORK_COLOURS = dict(zip(NETWORK_NAMES, (BLUE, SKY, RED, GREEN, PURPLE), strict=True))
 TRUTH, PREDICTION = SKY, ORANGE  # outlines on a grey image
 WIDTH = 8.0  # inches: the text column of the book
+_UNSEEN = 8  # of 255: a pixel whose colour is off by no more looks the same
 
 RC: dict[str, Any] = {
     "figure.dpi": 110,
@@ -109,7 +114,21 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> None:
 
     for form in ("svg", "png"):
         with whole_file(Path(folder) / f"{name}.{form}") as temporary:
-            temporary.write_bytes(_rendered(figure, form))
+            content = _rendered(figure, form)
+            temporary.write_bytes(slim(content) if form == "png" else content)
+
+
+def slim(png: bytes) -> bytes:
+    """The same picture in 256 colours where no pixel's colour changes by more than the eye tells, else in all of them.
+
+    Curves and words need few colours: their files shrink to a third. Heat maps and coloured scans keep every colour.
+    """
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    few = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    off = np.abs(np.asarray(picture, np.int16) - np.asarray(few.convert("RGB"), np.int16)).max()
+    out = io.BytesIO()
+    (few if off <= _UNSEEN else picture).save(out, "png", optimize=True)
+    return out.getvalue()
 
 
 def panel_letter(axes: Any, letter: str) -> None:
@@ -138,7 +157,9 @@ def network_name(network: str, wrap: bool = False) -> str:
     return name.replace(" (", "\n(") if wrap else name
 
 
-def box_and_points(axes: Any, place: float, values: np.ndarray, colour: str, random: np.random.Generator) -> None:
+def box_and_points(
+    axes: Any, place: float, values: np.ndarray, colour: str, random: np.random.Generator, marker: str = "o"
+) -> None:
     """A box (quartiles, whiskers to 1.5 IQR) from five values on, and every value as a point."""
     if values.size >= 5:
         axes.boxplot(
@@ -149,5 +170,6 @@ def box_and_points(axes: Any, place: float, values: np.ndarray, colour: str, ran
     spread = min(0.2, 0.02 * np.sqrt(values.size) + 0.02)
     axes.scatter(
         place + random.uniform(-spread, spread, values.size), values, s=11 if values.size < 200 else 5, color=colour,
+        marker=marker,
         alpha=0.65 if values.size < 200 else 0.4, linewidths=0, zorder=3,
     )  # fmt: skip

@@ -44,7 +44,7 @@ def training_curves(log: pd.DataFrame | Mapping[str, pd.DataFrame]) -> Figure:
         _line(dice, epoch, table["ema_pseudo_dice"], color=colour, label=f"{prefix}moving average" if single else name)
         _line(loss, epoch, table["train_loss"], color=colour, label=f"{prefix}training" if single else name)
         other = style.RED if single else colour
-        style_of_validation = {"color": other, "ls": "-" if single else "--", "lw": 1.8 if single else 1.2}
+        style_of_validation = {"color": other, "ls": "--", "lw": 1.8 if single else 1.2}
         _line(loss, epoch, table["val_loss"], label=f"{prefix}validation" if single else None, **style_of_validation)
     dice.set(xlabel="Epoch", ylabel="Pseudo-Dice", ylim=(-0.02, 1.02))
     dice.set_title("Pseudo-Dice")

@@ -45,7 +45,7 @@ def to_grid(tokens: torch.Tensor, prefix: int, grid: tuple[int, int]) -> torch.T
     return patches.reshape(len(tokens), *grid, tokens.shape[2]).permute(0, 3, 1, 2)
 
 
-def maps(network: nn.Module, batch: torch.Tensor, target: int = HE) -> NDArray[np.float32]:
+def maps(network: nn.Module, batch: torch.Tensor, target: int | None = HE) -> NDArray[np.float32]:
     """Grad-CAM of each image for one logit, before the ReLU: (n, rows, columns) of the network's token grid.
 
     Each channel of the target layer is weighted with its mean gradient over the patches, and the channels are summed.
@@ -59,7 +59,7 @@ def maps(network: nn.Module, batch: torch.Tensor, target: int = HE) -> NDArray[n
     batch
         (n, channels, size, size).
     target
-        Column of the network's output.
+        Column of the network's output; None for the one that the network prefers, image by image.
     """
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -71,7 +71,8 @@ def maps(network: nn.Module, batch: torch.Tensor, target: int = HE) -> NDArray[n
     try:
         for start in range(0, len(batch), _AT_ONCE):
             images = batch[start : start + _AT_ONCE]
-            targets = [ClassifierOutputTarget(target)] * len(images)
+            columns = [target] * len(images) if target is not None else _preferred(network, images)
+            targets = [ClassifierOutputTarget(column) for column in columns]
             cam(images, targets)
             hooks = cam.activations_and_grads
             activations, gradients = hooks.activations[0].float().numpy(), hooks.gradients[0].float().numpy()
@@ -80,6 +81,12 @@ def maps(network: nn.Module, batch: torch.Tensor, target: int = HE) -> NDArray[n
         cam.activations_and_grads.release()
         network.zero_grad(set_to_none=True)
     return np.concatenate(found).astype(np.float32)
+
+
+@torch.no_grad()
+def _preferred(network: nn.Module, images: torch.Tensor) -> list[int]:
+    device = next(network.parameters()).device
+    return network.eval()(images.to(device)).argmax(dim=1).tolist()
 
 
 def heat(values: NDArray) -> NDArray:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from hepaper import images
 from hepaper.augment2d import hash_seed
 from hepaper.classification.arms import NAMES, arm_of
-from hepaper.classification.model import Classifier, whole_input
+from hepaper.classification.model import HE, Classifier, whole_input
 from hepaper.crops import load_crops
 from hepaper.errors import HepaperError
 from hepaper.gradcam import cam, examples
@@ -114,7 +115,12 @@ def run(study: Study) -> None:
     classifier = Classifier(model_folder(study), study.params.study.device)
     network, crops = classifier.network, load_crops(study, rois)
     batch = whole_input(crops, classifier.settings)
-    maps = {"trained": cam.maps(network, batch), "other_class": cam.maps(network, batch, NHE)}
+    explained: torch.nn.Module = network
+    target: int | None = HE
+    if settings.head == "random":  # the released code's way: a new head, and the class that it happens to prefer
+        fresh = cam.untrained(classifier.settings, hash_seed(seed, settings.random_draws)).to(classifier.device)
+        explained, target = cam.with_head_of(network, fresh), None
+    maps = {"trained": cam.maps(explained, batch, target), "other_class": cam.maps(network, batch, NHE)}
     drawn: dict[str, list[NDArray]] = {kind: [] for kind in RANDOM}
     for draw in progress(range(settings.random_draws), "randomised networks"):
         fresh = cam.untrained(classifier.settings, hash_seed(seed, draw)).to(classifier.device)
@@ -150,7 +156,13 @@ def run(study: Study) -> None:
     chosen = examples.select(predictions, threshold, settings.per_group)
     middle = table[table["position"] == "max"].set_index("patient_id")[["share_inside", "mask_share"]]
     write_csv(study.path("gradcam", "examples.csv"), chosen.join(middle, on="patient_id"))
-    about = {"model": NAMES[arm], "who": who, "threshold": threshold, "draws": settings.random_draws}
+    about = {
+        "model": NAMES[arm],
+        "who": who,
+        "explained_head": settings.head,
+        "threshold": threshold,
+        "draws": settings.random_draws,
+    }
     words = {
         "sentence": sentence(compared, NAMES[arm], who),
         "rule": examples.rule(who, threshold, settings.per_group),

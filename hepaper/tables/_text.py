@@ -17,8 +17,8 @@ def count_percent(count: float, total: float) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """``0.793``, with a true minus sign; n/a where undefined."""
-    return MISSING if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+    """``0.793``, with a true minus sign and none before a zero; n/a where undefined."""
+    return MISSING if math.isnan(value) else f"{value:z.{digits}f}".replace("-", "−").replace("inf", "∞")
 
 
 def spread(centre: float, width: float, form: str, digits: int = 2) -> str:
@@ -27,11 +27,17 @@ def spread(centre: float, width: float, form: str, digits: int = 2) -> str:
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """``0.793 (0.750–0.837)``, ``to`` instead of the dash beside a minus sign; n/a where undefined."""
+    """``0.793 (0.750–0.837)``, ``to`` instead of the dash beside a minus sign; n/a where undefined.
+
+    Three decimals of a value below 10, one of a value below 1000, none beyond.
+    """
     if math.isnan(value):
         return MISSING
-    ends = MISSING if math.isnan(low) else f"{number(low)}{' to ' if low < 0 else '–'}{number(high)}"
-    return f"{number(value)} ({ends})"
+    digits = 3 if abs(value) < 9.9995 else 1 if abs(value) < 999.95 else 0
+    if math.isnan(low):
+        return f"{number(value, digits)} ({MISSING})"
+    ends = f"{number(low, digits)}{' to ' if low < 0 else '–'}{number(high, digits)}"
+    return f"{number(value, digits)} ({ends})"
 
 
 def p_value(p: float) -> str:

@@ -150,7 +150,7 @@ def conformal_table(coverage: pd.DataFrame) -> pd.DataFrame:
             "One class": _percent(row["single"]),
             "right": _percent(row["right_when_single"]),
             "Both": _percent(row["both"]),
-            "None": _percent(row["empty"]),
+            "Neither": _percent(row["empty"]),
             "Calibrated on": row["learned_on"],
             "Note": row["note"],
         }

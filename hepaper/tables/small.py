@@ -9,6 +9,7 @@ import pandas as pd
 
 from hepaper.published import SPLIT_NAMES
 from hepaper.published import segmentation as published_segmentation
+from hepaper.segmentation.compare import summarise
 from hepaper.tables import _text
 
 
@@ -38,9 +39,18 @@ def geometry(scans: pd.DataFrame, cohort: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def segmentation(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Dice and IoU by split: mean and median over scans, with the paper's means beside."""
+def segmentation(metrics: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Dice and IoU by split: means with their intervals, and the median, with the paper's means beside.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        A row a scan: patient_id, split, dice, iou.
+    seed : int
+        Of the bootstrap by patient behind the 95 % intervals.
+    """
     paper = published_segmentation().set_index("split")
+    means = summarise(metrics, by=["split"], measures=("dice", "iou"), seed=seed).set_index(["split", "measure"])
     rows = []
     for split, name in SPLIT_NAMES.items():
         group = metrics[metrics["split"] == split].dropna(subset=["dice"])
@@ -50,9 +60,9 @@ def segmentation(metrics: pd.DataFrame) -> pd.DataFrame:
             {
                 "Split": name,
                 "Scans": len(group),
-                "Dice, mean": f"{group['dice'].mean():.3f}",
+                "Dice, mean (95% CI)": _text.interval(*means.loc[(split, "dice"), ["mean", "mean_low", "mean_high"]]),
                 "Dice, median": f"{group['dice'].median():.3f}",
-                "IoU, mean": f"{group['iou'].mean():.3f}",
+                "IoU, mean (95% CI)": _text.interval(*means.loc[(split, "iou"), ["mean", "mean_low", "mean_high"]]),
                 "Dice below 0.5": int((group["dice"] < 0.5).sum()),
                 "Paper: Dice": f"{paper.loc[split, 'dice']:.3f}",
                 "Paper: IoU": f"{paper.loc[split, 'iou']:.3f}",

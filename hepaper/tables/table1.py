@@ -162,6 +162,40 @@ def _printed(numbers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+_TIMES = {"onset_to_baseline_h": "Onset to baseline CT (h)", "baseline_to_followup_h": "Baseline to follow-up CT (h)"}
+
+
+def scan_times(cohort: pd.DataFrame) -> pd.DataFrame:
+    """When the scans were made, by split and in all: median (quartiles) and range of both times, in hours.
+
+    Parameters
+    ----------
+    cohort : DataFrame
+        patient_id, split, onset_to_baseline_h, baseline_to_followup_h; the eligible patients. A time may be missing.
+
+    Raises
+    ------
+    HepaperError
+        If a column is missing.
+    """
+    _text.require("cohort", cohort, ("patient_id", "split", *_TIMES))
+    groups = {SPLIT_NAMES[split]: cohort[cohort["split"] == split] for split in SPLITS}
+    rows = []
+    for name, group in (*groups.items(), ("All", cohort)):
+        row: dict[str, object] = {"Patients of": name, "n": len(group)}
+        for column, title in _TIMES.items():
+            known = group[column].dropna()
+            low, first, median, third, high = known.quantile([0, 0.25, 0.5, 0.75, 1]) if len(known) else [math.nan] * 5
+            quartiles = _text.number(median, 1)
+            row[f"{title}, median (quartiles)"] = (
+                f"{quartiles} ({_text.number(first, 1)}–{_text.number(third, 1)})" if len(known) else quartiles
+            )
+            row[f"{title}, range"] = f"{_text.number(low, 1)}–{_text.number(high, 1)}" if len(known) else _text.MISSING
+            row[f"{title}, unknown"] = len(group) - len(known)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def _published_numbers() -> pd.DataFrame:
     """The paper's Table 1 in the form of ``table1(..., as_numbers=True)``."""
     printed = published_table1().set_index("split")
