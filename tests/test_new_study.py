@@ -384,6 +384,12 @@ def test_more_patients(taken: intake.Intake, clinic: Path) -> None:
     key; parameters that a person changed stay."""
     table = pd.read_csv(clinic / "patients.csv", dtype=str, keep_default_na=False)
     new = table.iloc[-1:].assign(MRN="NEW_ONE")
+    twice = pd.concat([table, table.iloc[1:2]])
+    twice.to_csv(clinic / "newer.csv", index=False)
+    wrong = new_study("my_study", clinic / "newer.csv", codes=CODES, out=taken.folder.parent, update=True)
+    assert not wrong.ok
+    assert "row 8, column patient_id: the same id as in row 3" in "\n".join(wrong.lines)
+    assert len(load_cohort(taken.folder / "cohort.csv", files=False)) == 6  # as before
     turned = pd.concat([table.iloc[:5].iloc[::-1].iloc[:4], new])  # without the first and the last
     turned.to_csv(clinic / "newer.csv", index=False)
     params = taken.folder / "my_study.yml"
@@ -444,7 +450,7 @@ def test_patterns_find_what_is_there(clinic: Path, tmp_path: Path) -> None:
     ("empty", "said"),
     [
         (("baseline_mask", "followup_mask"), "no training patient has a mask.*hepaper predict SCAN"),
-        (("followup_ct", "followup_mask"), "no training patient has a mask|no patient is eligible"),
+        (("followup_ct", "followup_mask"), "no patient is eligible.*no outcome to study.*hepaper predict SCAN"),
     ],
 )
 def test_without_masks_or_follow_ups(clinic: Path, tmp_path: Path, empty: tuple[str, ...], said: str) -> None:

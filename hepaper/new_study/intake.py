@@ -148,12 +148,16 @@ def _study_ids(original: pd.Series, rows: list[int], key: Path) -> tuple[list[st
     last = max((int(one[1:]) for one in known.values()), default=0)
     ids = []
     for value in original:
-        if value in known:
-            ids.append(known[value])
-        else:
+        mine = known.pop(value, None)  # an id that comes twice is a problem above, and still gets links of its own
+        if mine is None:
             last += 1
-            ids.append(f"S{last:04d}")
+            mine = f"S{last:04d}"
+        ids.append(mine)
     return ids, problems
+
+
+def _place(study_id: str) -> int:
+    return int(study_id[1:])
 
 
 def _write_key(path: Path, ids: list[str], original: pd.Series, rows: list[int]) -> None:
@@ -164,7 +168,7 @@ def _write_key(path: Path, ids: list[str], original: pd.Series, rows: list[int])
             kept = {line["study_id"]: line for line in csv.DictReader(file)}
     for line in kept.values():
         line["run_id"], line["row"] = "", ""  # not in the table of now
-    order = {study_id: place for place, study_id in enumerate(sorted(ids), start=1)}
+    order = {study_id: place for place, study_id in enumerate(sorted(ids, key=_place), start=1)}
     for study_id, value, row in zip(ids, original, rows, strict=True):
         # the run numbers the rows of cohort.csv anew (hepaper.cohort.deidentify)
         kept[study_id] = {
@@ -177,7 +181,7 @@ def _write_key(path: Path, ids: list[str], original: pd.Series, rows: list[int])
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             writer = csv.DictWriter(file, ["study_id", "run_id", "row", "patient_id"], lineterminator="\n")
             writer.writeheader()
-            writer.writerows(kept[study_id] for study_id in sorted(kept))
+            writer.writerows(kept[study_id] for study_id in sorted(kept, key=_place))
         temporary.chmod(0o600)
 
 
@@ -203,7 +207,7 @@ def _take_in(
     try:
         found_bytes = _link_scans(ours, matches, ids, given.rows, base, draft, problems, notes)
         table = ours.assign(patient_id=ids)[[column for column in COLUMNS if column in ours]]
-        order = sorted(range(len(ids)), key=lambda place: ids[place])
+        order = sorted(range(len(ids)), key=lambda place: _place(ids[place]))
         write_csv(draft / "cohort.csv", table.iloc[order])
         started = time.monotonic()
         checked = check_cohort(draft / "cohort.csv")
@@ -220,15 +224,15 @@ def _take_in(
             for split in SPLITS[1:]
             if not about[split]
         ]
-        if intake.ok and cohort.with_masks < 2:
-            intake.ok = False
-            problems.append(_no_masks(cohort.with_masks))
         if intake.ok and not about["eligible"]:
             intake.ok = False
             problems.append(
                 Problem(None, None, "no patient is eligible", "see above; without follow-up scans there is no outcome to "
                         "study, but a trained model can be used: hepaper predict SCAN --run RUN")
             )  # fmt: skip
+        if intake.ok and cohort.with_masks < 2:
+            intake.ok = False
+            problems.append(_no_masks(cohort.with_masks))
         expected = _expected(size, cohort, seconds, found_bytes)
         report = _report(name, given, matches, notes, problems, about, expected, intake.ok)
         with whole_file(folder / "report.md") as temporary:
