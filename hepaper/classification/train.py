@@ -174,7 +174,12 @@ def train(
     set_seed(seed)
     accelerator = Accelerator(cpu=device == "cpu")
     network = build(settings, settings.pretrained)
-    optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.Adam(
+        network.parameters(),
+        settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=accelerator.device.type in ("cpu", "cuda"),  # one pass over the weights: a tenth of a small network's step
+    )
     network, optimizer = accelerator.prepare(network, optimizer)
     images = TrainingImages(crops, settings)
     targets = torch.as_tensor(labels)
