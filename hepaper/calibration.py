@@ -156,7 +156,7 @@ def _named(table: pd.DataFrame, what: str, rate: pd.Series) -> pd.DataFrame:
         {
             "Sizes of": table["design"],
             "What": what,
-            "": table["label"],
+            "Method": table["label"],
             "Errs (%)": [f"{100 * r:.1f} ± {100 * e:.1f}" for r, e in zip(rate, table["mc_error"], strict=True)],
             "Verdict": table["verdict"],
             "Why": table["misuse"],

@@ -137,7 +137,7 @@ def test_tables_of_failures_and_misuse(tables):
     misused = calibration.misuse_table(tables["coverage"], tables["size"])
     assert len(misused) == sum(tables[name]["misuse"].astype(bool).sum() for name in ("coverage", "size"))
     assert misused["Why"].str.len().min() > 0
-    ratings = misused[misused[""].str.startswith("Mann-Whitney, every rating")].iloc[0]
+    ratings = misused[misused["Method"].str.startswith("Mann-Whitney, every rating")].iloc[0]
     size = tables["size"].query("test == 'Mann-Whitney, every rating'").iloc[0]
     assert ratings["Errs (%)"] == f"{100 * size['size']:.1f} ± {100 * size['mc_error']:.1f}"
     failing = calibration.failing_table(tables["coverage"], tables["size"])

@@ -701,7 +701,7 @@ def test_the_tables_of_the_notebook(done):
     assert len(table) == 2 * len(compare.REFERENCES)
     row = row_of(compared, "uniform")
     assert table.iloc[0]["Trained"] == f"{100 * row['inside']:.1f}"
-    assert table.iloc[0]["Difference"].startswith(f"{100 * row['difference']:+.1f}".replace("-", "−"))
+    assert table.iloc[0]["Difference (points)"].startswith(f"{100 * row['difference']:+.1f}".replace("-", "−"))
     groups = show.group_table(compared)
     assert groups["Patients"].tolist()[:2] == ["all: 9", "External validation set 1: 5"]
     drawn = show.draw_table(draws)

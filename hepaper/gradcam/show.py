@@ -68,7 +68,7 @@ def comparison_table(compared: pd.DataFrame, group: str = ALL) -> pd.DataFrame:
                 "Patients": row["patients"],
                 "Trained": _plain(row["inside"]),
                 "Other": _plain(row["reference_inside"]),
-                "Difference": _signed(row),
+                "Difference (points)": _signed(row),
                 "Holm": p_worded(row["p_holm"]),
                 "Verdict": row["verdict"],
             }
@@ -87,8 +87,8 @@ def group_table(compared: pd.DataFrame) -> pd.DataFrame:
                 "Patients": f"{SPLIT_NAMES.get(str(group), str(group))}: {found['uniform']['patients']}",
                 "Inside (%)": _plain(found["uniform"]["inside"]),
                 "Hematoma's area (%)": _plain(found["uniform"]["reference_inside"]),
-                "Difference": _signed(found["uniform"]),
-                "Difference from random network": _signed(found["network"]),
+                "Difference (points)": _signed(found["uniform"]),
+                "Difference from random network (points)": _signed(found["network"]),
             }
         )
     return pd.DataFrame(rows)
