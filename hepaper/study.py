@@ -35,6 +35,10 @@ from hepaper.params import Params, from_notebook, load_params
 PACKAGE = Path(__file__).parent
 _SENTENCE = 60  # letters of a table's cell beyond which its text may break
 _CODE = (".py", ".html", ".css", ".js", ".json", ".yml")
+#: what a rendered book depends on besides its sources and notebooks
+_BOOK_CODE = (
+    "book.py", "launch.py", "mathml.py", "offline.py", "pictures.py", "teaching.py", "viewer.py", "site", "figures", "tables",
+)  # fmt: skip
 LIBRARIES = [
     "torch",
     "torchvision",
@@ -437,7 +441,7 @@ class Study:
         return _digest(
             *(file.read_bytes() for file in sources),
             *notebooks,
-            _code_digest(("book.py", "pictures.py", "viewer.py", "site", "figures", "tables")),
+            _code_digest(_BOOK_CODE),
             self.params.book.model_dump_json(),
         )
 
