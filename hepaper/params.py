@@ -199,6 +199,7 @@ class ClassificationParams(Section):
     embed_dim: Positive | None = None
     depth: Positive | None = None
     num_heads: Positive | None = None
+    global_pool: Literal["token", "avg"] | None = None  # what the head reads: class token, or mean of the patches'
     epochs: Positive = 100
     batch_size: Positive = 256
     learning_rate: PositiveFloat = 2e-4

@@ -342,6 +342,18 @@ def test_network_follows_the_params() -> None:
     assert (len(network.blocks), network.embed_dim, network.patch_embed.patch_size) == (1, 24, (8, 8))
 
 
+def test_the_head_reads_what_global_pool_says() -> None:
+    """Oracle: the head on the class token, or on the mean of the patches' tokens, computed here."""
+    torch.manual_seed(0)
+    images = torch.randn(3, 1, 16, 16)
+    for pool in ("token", "avg"):
+        network = build(TINY.model_copy(update={"global_pool": pool}), pretrained=False).eval()
+        tokens = network.forward_features(images)
+        assert tokens.shape == (3, 1 + 4, 24)
+        read = network.fc_norm(tokens[:, 0] if pool == "token" else tokens[:, 1:].mean(dim=1))
+        torch.testing.assert_close(network(images), network.head(read))
+
+
 def test_unreachable_weights_stop_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: params/README.md: if they cannot be had, the run stops: never random weights in their place."""
     import timm

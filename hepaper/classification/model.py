@@ -35,7 +35,7 @@ def build(settings: ClassificationParams, pretrained: bool) -> nn.Module:
 
     sizes = {
         name: value
-        for name in ("patch_size", "embed_dim", "depth", "num_heads")
+        for name in ("patch_size", "embed_dim", "depth", "num_heads", "global_pool")
         if (value := getattr(settings, name)) is not None
     }
     try:
