@@ -25,6 +25,7 @@ from hepaper.stats.roc import youden_threshold
 #: "train_cv": training patients, each scored by a network that did not learn from that patient
 SPLITS = ("train", "train_cv", "external_1", "external_2")
 EXTERNAL = ("external_1", "external_2")
+BOTH = "external"  # the patients of both, in the table of the oracle
 SET_NAMES = {"external_1": "external set 1", "external_2": "external set 2"}
 #: pairs of arms, the first minus the second, as the paper prints them; with EXTERNAL the family of Holm's correction
 PAIRS = (("ViT-1:2", "ViT-1:1"), ("ViT-1:2", "ViT-1:4"), ("ViT-1:1", "ViT-1:4"))
@@ -210,7 +211,8 @@ def oracle_gaps(truth: pd.DataFrame, predictions: Predictions, confidence: float
     """The oracle's AUC on the very patients each model scored, and DeLong's paired test of the gap.
 
     The oracle is the generator's own risk given all that a baseline image shows; no classifier of one baseline scan
-    can be expected to do better. It has no row where a class is missing.
+    can be expected to do better. It has no row where a class is missing. Beside the splits stands :data:`BOTH`, all
+    external patients together: the frozen scores of one model, and twice the patients.
 
     Parameters
     ----------
@@ -221,8 +223,9 @@ def oracle_gaps(truth: pd.DataFrame, predictions: Predictions, confidence: float
     """
     scores = truth.set_index("patient_id")["oracle_score"]
     rows = []
-    for (model, table), split in itertools.product(predictions.items(), ("train", *EXTERNAL)):
-        part = table[(table["split"] == split) & table["patient_id"].isin(scores.index)]
+    groups = {split: (split,) for split in ("train", *EXTERNAL)} | {BOTH: EXTERNAL}
+    for (model, table), (split, members) in itertools.product(predictions.items(), groups.items()):
+        part = table[table["split"].isin(members) & table["patient_id"].isin(scores.index)]
         if part["label"].nunique() < 2:
             continue
         oracle = scores.reindex(part["patient_id"]).to_numpy()

@@ -277,6 +277,9 @@ def _model(found: Findings, name: str) -> dict[str, Any]:
             **_texts(gap, ("gap",)),
             "seeds_text": _spread_text(spread),
         }
+    gap = _row(found.oracle, model=name, split=comparison.BOTH)
+    oracle = {f"oracle_auc{end}": gap.get(f"oracle{end or '_auc'}", math.nan) for end in ("", "_low", "_high")}
+    model["both"] = {**_texts(oracle, ("oracle_auc",)), **_texts(gap, ("gap",))}
     row = _row(found.validated, model=name)
     model["folds"] = int(row.get("folds", 0))
     model["within_folds_text"] = worded(row.get("within"), row.get("within_low"), row.get("within_high"))

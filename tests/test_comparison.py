@@ -230,8 +230,9 @@ def test_oracle_on_the_same_patients() -> None:
     shuffled = pd.concat([truth.sample(frac=1, random_state=1), truth.head(1).assign(patient_id="P99999")])
     found = oracle_gaps(shuffled.iloc[1:], {"m": table}).set_index("split")
     absent = shuffled["patient_id"].iloc[0]
-    for split in published.SPLITS:
-        here = table[(table["split"] == split) & (table["patient_id"] != absent)]
+    for split in (*published.SPLITS, "external"):
+        members = EXTERNAL if split == "external" else (split,)
+        here = table[table["split"].isin(members) & (table["patient_id"] != absent)]
         oracle = truth.set_index("patient_id").loc[here["patient_id"], "oracle_score"].to_numpy()
         row = found.loc[split]
         assert row["oracle_auc"] == pytest.approx(metrics.roc_auc_score(here["label"], oracle))

@@ -332,7 +332,7 @@ def test_oracle_beside_every_arm(study: Study) -> None:
     write_csv(study.path("cohort", "truth.csv"), pd.concat([truth, more]))
     run(study)
     gaps = study.read("statistics", "oracle.csv").set_index(["model", "split"])
-    assert len(gaps) == 9
+    assert len(gaps) == 12
     here = table["split"] == "external_1"
     y = table.loc[here, "label"]
     gap = metrics.roc_auc_score(y, scores[here]) - metrics.roc_auc_score(y, table.loc[here, "score"])
@@ -340,6 +340,12 @@ def test_oracle_beside_every_arm(study: Study) -> None:
     cell = study.results("statistics")["models"]["ViT-1:2"]["external_1"]
     assert cell["gap"] == pytest.approx(gap)
     assert cell["gap_text"].startswith(f"{gap:.3f} (".replace("-", "−"))
+    outside = table["split"] != "train"
+    together = metrics.roc_auc_score(table.loc[outside, "label"], table.loc[outside, "score"])
+    assert gaps.loc[("ViT-1:2", "external"), "model_auc"] == pytest.approx(together)
+    assert study.results("statistics")["models"]["ViT-1:2"]["both"]["gap"] == pytest.approx(
+        metrics.roc_auc_score(table.loc[outside, "label"], scores[outside]) - together
+    )
 
 
 def test_real_patients_have_no_oracle(study: Study) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from hepaper.comparison import BOTH
 from hepaper.published import SPLIT_NAMES
 from hepaper.published import segmentation as published_segmentation
 from hepaper.segmentation.compare import summarise
@@ -100,7 +101,7 @@ def oracle(table: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=["Split", "Model", "Oracle AUC", "Model AUC", "Gap", "p"])
     return pd.DataFrame(
         {
-            "Split": table["split"].map(SPLIT_NAMES),
+            "Split": table["split"].map({**SPLIT_NAMES, BOTH: "Both external sets"}),
             "Model": table["model"],
             "Oracle AUC": [_text.interval(*row) for row in zip(table["oracle_auc"], table["oracle_low"],
                            table["oracle_high"], strict=True)],
