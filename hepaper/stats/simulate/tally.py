@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hepaper.errors import HepaperError
 
-#: An error rate this close to the nominal one is as good as it: 4 to 6 % for 5 % (Cochran WG. Biometrics 1954;10:417).
+#: An error rate this close to the nominal one is as good as it: 4 to 6 % for 5 % (a convention; ours).
 TOLERANCE = 0.01
 ALPHA = 0.05
 VERDICTS = ("holds", "too liberal", "conservative", "undecided")
