@@ -212,7 +212,7 @@ def oracle_gaps(truth: pd.DataFrame, predictions: Predictions, confidence: float
 
     The oracle is the generator's own risk given all that a baseline image shows; no classifier of one baseline scan
     can be expected to do better. It has no row where a class is missing. Beside the splits stands :data:`BOTH`, all
-    external patients together: the frozen scores of one model, and twice the patients.
+    external patients together: the scores of one frozen model.
 
     Parameters
     ----------

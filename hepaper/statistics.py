@@ -264,8 +264,7 @@ def _model(found: Findings, name: str) -> dict[str, Any]:
     }
     for split in comparison.SPLITS:
         row = _row(found.performance, model=name, split=split)
-        gap, spread = (_row(table, model=name, split=split) for table in (found.oracle, found.seed_spread))
-        oracle = {f"oracle_auc{end}": gap.get(f"oracle{end or '_auc'}", math.nan) for end in ("", "_low", "_high")}
+        spread = _row(found.seed_spread, model=name, split=split)
         n, he = int(row.get("n", 0)), int(row.get("he", 0))
         model[split] = {
             "n": n,
@@ -273,17 +272,21 @@ def _model(found: Findings, name: str) -> dict[str, Any]:
             "he_text": f"{he} of {n}",
             "note": row.get("note", comparison.NOBODY),
             **_texts(row, METRICS),
-            **_texts(oracle, ("oracle_auc",)),
-            **_texts(gap, ("gap",)),
+            **_oracle_texts(found, name, split),
             "seeds_text": _spread_text(spread),
         }
-    gap = _row(found.oracle, model=name, split=comparison.BOTH)
-    oracle = {f"oracle_auc{end}": gap.get(f"oracle{end or '_auc'}", math.nan) for end in ("", "_low", "_high")}
-    model["both"] = {**_texts(oracle, ("oracle_auc",)), **_texts(gap, ("gap",))}
+    model["both"] = _oracle_texts(found, name, comparison.BOTH)
     row = _row(found.validated, model=name)
     model["folds"] = int(row.get("folds", 0))
     model["within_folds_text"] = worded(row.get("within"), row.get("within_low"), row.get("within_high"))
     return model
+
+
+def _oracle_texts(found: Findings, name: str, split: str) -> dict[str, Any]:
+    """The oracle's AUC on the patients of one split, and a model's gap to it."""
+    gap = _row(found.oracle, model=name, split=split)
+    oracle = {f"oracle_auc{end}": gap.get(f"oracle{end or '_auc'}", math.nan) for end in ("", "_low", "_high")}
+    return {**_texts(oracle, ("oracle_auc",)), **_texts(gap, ("gap",))}
 
 
 def _spread_text(spread: Mapping[str, Any]) -> str:

@@ -178,8 +178,8 @@ def train(
         network.parameters(),
         settings.learning_rate,
         weight_decay=settings.weight_decay,
-        fused=accelerator.device.type
-        in ("cpu", "cuda"),  # one pass over the weights: a tenth of a small network's step
+        # one pass over the weights: a tenth of a small network's step
+        fused=accelerator.device.type in ("cpu", "cuda"),
     )
     network, optimizer = accelerator.prepare(network, optimizer)
     images = TrainingImages(crops, settings)
