@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hepaper.errors import HepaperError
 
@@ -196,6 +196,7 @@ class ClassificationParams(Section):
     pretrained: bool = True
     image_size: Positive = 224
     patch_size: Positive | None = None  # None: the model's own
+    stem: Literal["patch", "conv"] = "patch"  # pixels become a token by one linear map, or by strided convolutions
     embed_dim: Positive | None = None
     depth: Positive | None = None
     num_heads: Positive | None = None
@@ -218,6 +219,13 @@ class ClassificationParams(Section):
     folds: Annotated[int, Field(ge=0)] = 5  # of the cross-validation by patient; 0 or 1: none
     main: Literal["ViT-1:1", "ViT-1:2", "ViT-1:4"] = "ViT-1:2"  # the arm that is explained and used; the paper's best
     checkpoint_every: Positive = 10  # epochs
+
+    @model_validator(mode="after")
+    def _convolutions_halve(self) -> ClassificationParams:
+        size = self.patch_size or 0
+        if self.stem == "conv" and (self.pretrained or size < 2 or size & (size - 1)):
+            raise ValueError("stem: conv needs pretrained: false and a patch_size of 2, 4, 8, 16 ...")
+        return self
 
 
 class StatisticsParams(Section):

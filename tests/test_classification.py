@@ -342,6 +342,26 @@ def test_network_follows_the_params() -> None:
     assert (len(network.blocks), network.embed_dim, network.patch_embed.patch_size) == (1, 24, (8, 8))
 
 
+def test_convolutions_make_one_token_a_patch() -> None:
+    """Oracle: the sizes of the plain patches, and that a shift by one patch shifts the tokens by one place."""
+    torch.manual_seed(0)
+    settings = TINY.model_copy(update={"image_size": 32, "stem": "conv"})
+    embed = build(settings, pretrained=False).eval().patch_embed
+    images = torch.randn(2, 1, 32, 32)
+    tokens = embed(images)
+    assert (tokens.shape, tuple(embed.grid_size), embed.num_patches) == ((2, 16, 24), (4, 4), 16)
+    shifted = embed(torch.roll(images, 8, dims=3)).reshape(2, 4, 4, 24)
+    # away from the edges, where the padding is seen
+    torch.testing.assert_close(shifted[:, 2:, 2:], tokens.reshape(2, 4, 4, 24)[:, 2:, 1:3])
+
+
+@pytest.mark.parametrize("changes", [{"patch_size": 12}, {"patch_size": None}, {"patch_size": 8, "pretrained": True}])
+def test_convolutions_want_a_power_of_two_and_no_weights(changes: dict[str, Any]) -> None:
+    """Oracle: params/README.md."""
+    with pytest.raises(HepaperError, match="stem: conv needs"):
+        make_params({"classification": {"stem": "conv", "pretrained": False} | changes})
+
+
 def test_the_head_reads_what_global_pool_says() -> None:
     """Oracle: the head on the class token, or on the mean of the patches' tokens, computed here."""
     torch.manual_seed(0)

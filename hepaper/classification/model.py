@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,34 @@ from hepaper.params import ClassificationParams
 
 #: column of the network's output that means expansion
 HE = 1
+
+#: channels of the first convolution of ``stem: conv``; each next one has twice as many
+STEM_CHANNELS = 16
+
+
+def convolutions(strides: int) -> nn.Sequential:
+    """A stem of strided convolutions (Xiao et al., Early convolutions help transformers see better, 2021): each halves both sides.
+
+    Input (batch, 1, height, width). The linear embedding of a patch has to find edges and texture before it can use
+    them, and in the demo does not for half of its training; a rectified convolution shows them from the first step.
+    """
+    layers: list[nn.Module] = []
+    channels = 1
+    for place in range(strides):
+        wider = STEM_CHANNELS * 2**place
+        layers += [nn.Conv2d(channels, wider, 3, 2, 1, bias=False), nn.BatchNorm2d(wider), nn.ReLU()]
+        channels = wider
+    return nn.Sequential(*layers)
+
+
+def _stem(settings: ClassificationParams) -> dict[str, Any]:
+    """timm's arguments for what makes tokens of pixels, in place of ``patch_size``."""
+    from timm.layers import HybridEmbed
+
+    if settings.stem == "patch":
+        return {}
+    backbone = convolutions(int(settings.patch_size or 0).bit_length() - 1)  # a power of 2: the params see to it
+    return {"patch_size": 1, "embed_layer": partial(HybridEmbed, backbone=backbone)}
 
 
 def build(settings: ClassificationParams, pretrained: bool) -> nn.Module:
@@ -45,7 +74,7 @@ def build(settings: ClassificationParams, pretrained: bool) -> nn.Module:
             num_classes=2,
             in_chans=1,
             img_size=settings.image_size,
-            **sizes,
+            **(sizes | _stem(settings)),
         )
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
